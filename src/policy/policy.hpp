@@ -1,0 +1,114 @@
+// What a policy is: plain, fixed-width, trivially copyable data that lives in
+// shared memory as it is.  Nothing here knows PostgreSQL.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <type_traits>
+
+namespace guard
+{
+
+// Bytes of a name including the final NUL: PostgreSQL's NAMEDATALEN.
+constexpr int name_bytes = 64;
+
+// Bytes of a role or database pattern including the final NUL.
+constexpr int pattern_bytes = 256;
+
+// The PostgreSQL settings that a policy can give, in the order of DESIGN.md's
+// table.  The value is in the setting's own unit.
+enum class Setting : std::uint8_t
+{
+	keepalives_idle,     // seconds, 0..32767, 0: the system's default
+	keepalives_interval, // seconds, 0..32767, 0: the system's default
+	keepalives_count,    // probes, 0..127, 0: the system's default
+	user_timeout,        // milliseconds, 0..INT_MAX, 0: off
+	client_check,        // milliseconds, 0..INT_MAX, 0: off
+};
+constexpr int setting_count = 5;
+// The first tcp_setting_count settings are socket options: TCP only.
+constexpr int tcp_setting_count = 4;
+
+using SettingValues = std::array<std::int32_t, setting_count>;
+
+enum class Enforcement : std::uint8_t
+{
+	by_default, // a session may override
+	ceiling,    // a session may only be stricter
+	locked,     // a session may not change it
+};
+
+// SO_KEEPALIVE as a policy wants it.
+enum class Keepalive : std::uint8_t
+{
+	unset, // leave it to PostgreSQL, which switches it on
+	off,
+	on,
+};
+
+enum class BackendKind : std::uint8_t
+{
+	any,
+	client,
+	replication, // walsenders, physical and logical
+};
+
+// What a governed connection gets.
+struct Settings
+{
+	SettingValues value;   // meaningful where has() is true
+	std::uint8_t set_mask; // bit i: value[i] is given
+	Keepalive keepalive;
+	Enforcement enforcement;
+	std::uint8_t unused;
+	std::int32_t dead_after_ms;    // 0: none
+	std::int32_t stall_timeout_ms; // 0: none
+
+	bool has(Setting s) const { return (set_mask >> static_cast<int>(s)) & 1; }
+	std::int32_t get(Setting s) const { return value[static_cast<int>(s)]; }
+};
+
+// How a role or database pattern is to be read.
+enum class PatternKind : std::uint8_t
+{
+	any,   // NULL in the table
+	name,  // equal, byte by byte
+	group, // "+name": member of that role, directly or not (roles only)
+	regex, // "/regex": PostgreSQL's advanced regular expressions
+};
+
+// An IP network in network byte order; IPv4 uses the first four bytes.
+struct Network
+{
+	std::uint8_t family; // 0: any client, Unix sockets too; 4; 6
+	std::uint8_t bits;   // prefix length: 0..32 or 0..128
+	std::array<std::uint8_t, 16> address;
+};
+
+// Which connections a policy is for.  Kept apart from the strings, and small,
+// because a starting backend walks all rules.
+struct Rule
+{
+	std::uint64_t database_hash; // of the name, where database is `name`
+	std::uint64_t role_hash;     // of the name, where role is `name`
+	PatternKind database;
+	PatternKind role;
+	BackendKind backend;
+	std::uint8_t unused;
+	Network client;
+};
+
+// A policy as the worker compiled it, next to its Rule.
+struct Policy
+{
+	std::int32_t priority;
+	Settings settings;
+	char name[name_bytes];
+	char database[pattern_bytes]; // without the "/"; "" for any
+	char role[pattern_bytes];     // without the "/" or "+"; "" for any
+};
+
+static_assert(std::is_trivially_copyable_v<Rule> && sizeof(Rule) <= 64);
+static_assert(std::is_trivially_copyable_v<Policy>);
+
+} // namespace guard

@@ -1,0 +1,412 @@
+// SockDiag against the running kernel, with sockets of this process.
+#include "kernel/sock_diag.hpp"
+
+#include "kernel_loopback.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+using namespace guard;
+using loopback::Connection;
+using loopback::id_of;
+using loopback::Listener;
+
+namespace
+{
+
+constexpr Details everything = {true, true, true};
+
+SocketFacts ask(SockDiag &diag, const SocketId &id, Details details = everything)
+{
+	SocketFacts facts;
+	diag.query(&id, 1, &facts, details);
+	return facts;
+}
+
+bool has_ipv6()
+{
+	try
+	{
+		Listener listener("::1");
+		return true;
+	}
+	catch (const std::system_error &)
+	{
+		return false;
+	}
+}
+
+std::uint32_t inode_of(int fd)
+{
+	struct stat s;
+	fstat(fd, &s);
+	return static_cast<std::uint32_t>(s.st_ino);
+}
+
+} // namespace
+
+TEST(SockDiagQuery, FindsAnIPv4Socket)
+{
+	Listener listener;
+	Connection c(listener);
+	loopback::set(c.server, SOL_SOCKET, SO_KEEPALIVE, 1);
+	loopback::set(c.server, IPPROTO_TCP, TCP_KEEPIDLE, 100);
+	ASSERT_EQ(write(c.client, "hello", 5), 5);
+
+	SockDiag diag;
+	const SocketFacts f = ask(diag, id_of(c.server));
+	ASSERT_TRUE(f.found);
+	EXPECT_EQ(f.state, TcpState::established);
+	EXPECT_EQ(f.timer, Timer::keepalive);
+	EXPECT_GT(f.timer_expires_ms, 90000U);
+	EXPECT_LT(f.timer_expires_ms, 120000U);
+	EXPECT_EQ(f.retransmits, 0);
+	EXPECT_EQ(f.recv_queue, 5U);
+	EXPECT_EQ(f.send_queue, 0U);
+	EXPECT_EQ(f.uid, geteuid());
+	EXPECT_EQ(f.inode, inode_of(c.server));
+	EXPECT_EQ(f.id.cookie, loopback::cookie(c.server));
+	EXPECT_TRUE(same_endpoint(f.id.local, id_of(c.server).local));
+	EXPECT_TRUE(same_endpoint(f.id.remote, id_of(c.server).remote));
+	EXPECT_GE(f.info.received, 192U);
+	EXPECT_EQ(f.info.state, 1);
+	EXPECT_EQ(f.info.bytes_received, 5U);
+	EXPECT_EQ(f.memory_count, 9);
+	EXPECT_GT(f.memory[1], 0U) << "rcvbuf";
+
+	char congestion[16] = {};
+	socklen_t length = sizeof(congestion);
+	getsockopt(c.server, IPPROTO_TCP, TCP_CONGESTION, congestion, &length);
+	EXPECT_STREQ(f.congestion, congestion);
+}
+
+TEST(SockDiagQuery, GivesOnlyTheDetailsAskedFor)
+{
+	Listener listener;
+	Connection c(listener);
+	SockDiag diag;
+	const SocketFacts f = ask(diag, id_of(c.server), {false, false, false});
+	ASSERT_TRUE(f.found);
+	EXPECT_EQ(f.timer, Timer::off) << "SO_KEEPALIVE is off";
+	EXPECT_EQ(f.info.received, 0U);
+	EXPECT_STREQ(f.congestion, "");
+	EXPECT_EQ(f.memory_count, 0);
+}
+
+TEST(SockDiagQuery, FindsAnIPv6Socket)
+{
+	if (!has_ipv6())
+		GTEST_SKIP() << "no IPv6";
+	Listener listener("::1");
+	Connection c(listener, "::1");
+	SockDiag diag;
+	const SocketFacts f = ask(diag, id_of(c.server));
+	ASSERT_TRUE(f.found);
+	EXPECT_EQ(f.id.local.family, 6);
+	EXPECT_EQ(f.inode, inode_of(c.server));
+}
+
+// By its own mapped addresses and by the IPv4 ones.
+TEST(SockDiagQuery, FindsAnIPv4MappedSocket)
+{
+	if (!has_ipv6())
+		GTEST_SKIP() << "no IPv6";
+	Listener listener("::", true);
+	Connection c(listener, "127.0.0.1");
+	SocketId id = id_of(c.server);
+	ASSERT_EQ(id.local.family, 6);
+	SockDiag diag;
+	EXPECT_EQ(ask(diag, id).inode, inode_of(c.server));
+
+	id.local = unmapped(id.local);
+	id.remote = unmapped(id.remote);
+	ASSERT_EQ(id.local.family, 4);
+	EXPECT_EQ(ask(diag, id).inode, inode_of(c.server));
+	id.cookie = 0;
+	EXPECT_EQ(ask(diag, id).inode, inode_of(c.server));
+}
+
+TEST(SockDiagQuery, WrongCookieIsNotFound)
+{
+	Listener listener;
+	Connection c(listener);
+	SocketId id = id_of(c.server);
+	SockDiag diag;
+	id.cookie++;
+	EXPECT_FALSE(ask(diag, id).found);
+	id.cookie = 0;
+	EXPECT_TRUE(ask(diag, id).found) << "without a cookie the addresses decide";
+}
+
+TEST(SockDiagQuery, ListenerDoesNotAnswerForAVanishedConnection)
+{
+	Listener listener;
+	Connection c(listener);
+	SocketId id = id_of(c.server);
+	c.abort();
+	SockDiag diag;
+	EXPECT_FALSE(ask(diag, id).found);
+	id.cookie = 0; // now the kernel does answer with the listener
+	const SocketFacts f = ask(diag, id);
+	EXPECT_FALSE(f.found);
+	EXPECT_EQ(f.inode, 0U);
+}
+
+TEST(SockDiagQuery, ShowsAListenersQueue)
+{
+	Listener listener;
+	Connection accepted(listener);
+	loopback::Address address = loopback::Address::of("127.0.0.1", listener.port);
+	loopback::Fd waiting(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	ASSERT_EQ(connect(waiting, address.raw(), address.length), 0);
+
+	SocketId id{};
+	id.local = loopback::local_address(listener.fd).endpoint();
+	id.remote.family = 4;
+	id.cookie = loopback::cookie(listener.fd);
+	SockDiag diag;
+	const SocketFacts f = ask(diag, id);
+	ASSERT_TRUE(f.found);
+	EXPECT_EQ(f.state, TcpState::listen);
+	EXPECT_EQ(f.recv_queue, 1U);
+	EXPECT_GT(f.send_queue, 1U);
+}
+
+TEST(SockDiagQuery, SeesUnreadAndUnacknowledged)
+{
+	Listener listener;
+	Connection c(listener);
+	// The client does not read: its window closes, and persist or retransmit runs.
+	loopback::set(c.server, SOL_SOCKET, SO_SNDBUF, 1 << 20);
+	std::string data(1 << 16, 'x');
+	while (send(c.server, data.data(), data.size(), MSG_DONTWAIT) > 0)
+		;
+	usleep(300000);
+	SockDiag diag;
+	const SocketFacts f = ask(diag, id_of(c.server));
+	ASSERT_TRUE(f.found);
+	EXPECT_GT(f.send_queue, 0U);
+	EXPECT_EQ(f.timer, Timer::persist);
+}
+
+TEST(SockDiagQuery, SeesAFin)
+{
+	Listener listener;
+	Connection c(listener);
+	c.client.close();
+	usleep(10000);
+	SockDiag diag;
+	EXPECT_EQ(ask(diag, id_of(c.server)).state, TcpState::close_wait);
+}
+
+TEST(SockDiagQuery, NoFamilyIsNotFound)
+{
+	Listener listener;
+	Connection c(listener);
+	const SocketId wanted[] = {SocketId{}, id_of(c.server), SocketId{}};
+	SocketFacts answers[3];
+	SockDiag diag;
+	diag.query(wanted, 3, answers, {});
+	EXPECT_FALSE(answers[0].found);
+	EXPECT_TRUE(answers[1].found);
+	EXPECT_FALSE(answers[2].found);
+	diag.query(wanted, 0, answers, {});
+}
+
+TEST(SockDiagQuery, AThousandInOrder)
+{
+	rlimit files;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	if (files.rlim_cur < 2100)
+		GTEST_SKIP() << "too few files allowed";
+
+	Listener listener;
+	std::vector<Connection> connections;
+	std::vector<SocketId> wanted;
+	for (int i = 0; i < 1000; i++)
+	{
+		connections.emplace_back(listener);
+		wanted.push_back(id_of(connections.back().server));
+	}
+	std::vector<std::uint32_t> inodes;
+	for (int i = 0; i < 1000; i++)
+	{
+		inodes.push_back(inode_of(connections[i].server));
+		if (i % 10 == 3)
+		{
+			connections[i].abort();
+			inodes.back() = 0;
+		}
+		else if (i % 10 == 4)
+		{
+			wanted[i].cookie += 1000000;
+			inodes.back() = 0;
+		}
+	}
+
+	SockDiag diag;
+	std::vector<SocketFacts> answers(wanted.size());
+	for (int round = 0; round < 3; round++)
+	{
+		diag.query(wanted.data(), wanted.size(), answers.data(), everything);
+		for (int i = 0; i < 1000; i++)
+		{
+			ASSERT_EQ(answers[i].found, inodes[i] != 0) << i;
+			ASSERT_EQ(answers[i].inode, inodes[i]) << i;
+		}
+	}
+	for (Connection &c : connections)
+		c.abort();
+}
+
+TEST(SockDiagDump, FiltersByPortsAndStates)
+{
+	Listener a;
+	Listener b;
+	Listener other;
+	Connection on_a(a);
+	Connection on_b(b);
+	Connection on_other(other);
+
+	SockDiag diag;
+	DumpFilter filter;
+	filter.local_ports = {b.port, a.port};
+	std::set<std::uint32_t> inodes;
+	for (const SocketFacts &f : diag.dump(filter))
+	{
+		EXPECT_TRUE(f.id.local.port == a.port || f.id.local.port == b.port);
+		inodes.insert(f.inode);
+	}
+	const std::set<std::uint32_t> all = {inode_of(a.fd), inode_of(b.fd),
+	                                     inode_of(on_a.server), inode_of(on_b.server)};
+	EXPECT_EQ(inodes, all);
+
+	filter.states = state_bit(TcpState::listen);
+	EXPECT_EQ(diag.dump(filter).size(), 2U);
+	filter.states = ~(state_bit(TcpState::listen) | state_bit(TcpState::time_wait));
+	EXPECT_EQ(diag.dump(filter).size(), 2U);
+}
+
+TEST(SockDiagDump, TimeWaitCanBeLeftOut)
+{
+	Listener listener;
+	{
+		Connection c(listener);
+		c.server.close(); // closes first: TIME_WAIT on the listener's port
+		usleep(10000);
+		c.client.close();
+		usleep(10000);
+	}
+	SockDiag diag;
+	DumpFilter filter;
+	filter.local_ports = {listener.port};
+	const auto all = diag.dump(filter);
+	EXPECT_EQ(std::count_if(all.begin(), all.end(),
+	                        [](const SocketFacts &f)
+	                        { return f.state == TcpState::time_wait; }),
+	          1);
+	filter.states = ~state_bit(TcpState::time_wait);
+	EXPECT_EQ(diag.dump(filter).size(), 1U);
+}
+
+TEST(SockDiagDump, MappedSocketsAreInIPv6)
+{
+	if (!has_ipv6())
+		GTEST_SKIP() << "no IPv6";
+	Listener listener("::", true);
+	Connection c(listener, "127.0.0.1");
+	SockDiag diag;
+	DumpFilter filter;
+	filter.local_ports = {listener.port};
+	filter.states = state_bit(TcpState::established);
+	filter.family = 6;
+	const auto found = diag.dump(filter);
+	ASSERT_EQ(found.size(), 1U);
+	EXPECT_EQ(found[0].inode, inode_of(c.server));
+	EXPECT_EQ(found[0].id.cookie, loopback::cookie(c.server));
+}
+
+// More than one read of the dump, then exact questions on the same socket.
+TEST(SockDiagDump, ManySocketsThenAQuery)
+{
+	Listener listener;
+	std::vector<Connection> connections;
+	for (int i = 0; i < 300; i++)
+		connections.emplace_back(listener);
+	SockDiag diag;
+	DumpFilter filter;
+	filter.local_ports = {listener.port};
+	filter.details = everything;
+	EXPECT_EQ(diag.dump(filter).size(), 301U);
+	EXPECT_TRUE(ask(diag, id_of(connections[299].server)).found);
+
+	filter.local_ports.clear();
+	EXPECT_GE(diag.dump(filter).size(), 601U);
+	for (Connection &c : connections)
+		c.abort();
+}
+
+TEST(SockDiagDump, ManyPortsPassTheKernelsAudit)
+{
+	Listener listener;
+	SockDiag diag;
+	DumpFilter filter;
+	for (int i = 0; i < 1000; i++)
+		filter.local_ports.push_back(static_cast<std::uint16_t>(2 * i + 1));
+	filter.local_ports.push_back(listener.port);
+	filter.states = state_bit(TcpState::listen);
+	const auto found = diag.dump(filter);
+	EXPECT_TRUE(std::any_of(found.begin(), found.end(),
+	                        [&](const SocketFacts &f)
+	                        { return f.id.local.port == listener.port; }));
+}
+
+TEST(SockDiag, ManyAtATimeAndMoved)
+{
+	Listener listener;
+	Connection c(listener);
+	SockDiag a;
+	SockDiag b;
+	SockDiag moved = std::move(a);
+	EXPECT_TRUE(ask(moved, id_of(c.server)).found);
+	a = std::move(b);
+	EXPECT_TRUE(ask(a, id_of(c.server)).found);
+}
+
+TEST(SockDiag, RefusalIsTold)
+{
+	for (const int error : {EPERM, EACCES, EAFNOSUPPORT, EPROTONOSUPPORT, ENOENT})
+		EXPECT_TRUE(SockDiagError(error, "").is_refused()) << error;
+	for (const int error : {EMFILE, ENOBUFS, ENOMEM, EIO, EINVAL})
+		EXPECT_FALSE(SockDiagError(error, "").is_refused()) << error;
+}
+
+// No file left: an error with its errno, but not a refusal.
+TEST(SockDiag, NoFileIsNoRefusal)
+{
+	rlimit old;
+	getrlimit(RLIMIT_NOFILE, &old);
+	rlimit none = old;
+	none.rlim_cur = 0;
+	setrlimit(RLIMIT_NOFILE, &none);
+	int error = 0;
+	bool refused = true;
+	try
+	{
+		SockDiag diag;
+	}
+	catch (const SockDiagError &e)
+	{
+		error = e.code().value();
+		refused = e.is_refused();
+	}
+	setrlimit(RLIMIT_NOFILE, &old);
+	EXPECT_EQ(error, EMFILE);
+	EXPECT_FALSE(refused);
+}

@@ -1,24 +1,57 @@
-# keepalive_guard: `make demo` shows it, `make test` runs every test, `make bench`
-# measures; each installs what it needs (test/setup).  `make && make install`
-# builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).
+# keepalive_guard: `make demo` shows it, `make test` runs every test; both install
+# what they need first (test/setup).  `make && make install` builds with PGXS
+# against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs the tests
+# that need no server, `make installcheck` those of pg_regress in a running one.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
-DATA = sql/keepalive_guard--1.0.sql
+DATA = $(wildcard sql/keepalive_guard--*.sql)
 OBJS = $(patsubst %.cpp,%.o,$(wildcard src/*.cpp src/*/*.cpp))
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test
 
+EXTRA_CLEAN = build $(OBJS:.o=.o.d) $(OBJS:.o=.bc.d)
+
+.DEFAULT_GOAL = all
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(PGXS),)
+NL_CFLAGS := $(shell pkg-config --cflags libnl-3.0)
+NL_LIBS := $(shell pkg-config --libs libnl-3.0)
 
-# -isystem: the warnings below are for our code, not for PostgreSQL's headers.
+# -isystem: the warnings below are for our code, not for others' headers.
 PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
-	$(shell pkg-config --cflags libnl-3.0) -DPACKAGE_FLAGS
+	$(NL_CFLAGS:-I%=-isystem %)
 PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Werror -fvisibility=hidden
-SHLIB_LINK = $(shell pkg-config --libs libnl-3.0)
-
-EXTRA_CLEAN = build
+SHLIB_LINK = $(NL_LIBS)
 
 include $(PGXS)
+
+# PGXS links with the C compiler, and gives the bitcode no flags of ours.
+override COMPILER = $(CXX) $(CXXFLAGS)
+COMPILE.cxx.bc += $(PG_CXXFLAGS)
+ifneq ($(findstring clang,$(shell $(CXX) --version)),)
+# The server's own flags, recorded by PGXS, are those of g++.
+PG_CXXFLAGS += -Wno-unknown-warning-option
+endif
+
+# Debian's PGXS tracks no headers.
+$(OBJS): %.o: %.cpp
+	$(COMPILE.cc) -MMD -MP -MF $@.d -o $@ $<
+$(OBJS:.o=.bc): %.bc: %.cpp
+	$(COMPILE.cxx.bc) -MMD -MP -MF $@.d -o $@ $<
+-include $(OBJS:.o=.o.d) $(OBJS:.o=.bc.d)
+
+include test/unit/unit.mk
+else
+all install installcheck unit clean:
+	@echo "$(PG_CONFIG) is missing: run test/setup, or set PG_CONFIG" >&2; exit 1
+endif
+
+# Whoever kills make, in whatever way, has killed all of it.
+test demo:
+	@exec setpriv --pdeathsig KILL test/run $@
+
+.PHONY: test demo unit

@@ -29,7 +29,7 @@ constexpr std::size_t receive_bytes = replies_at_once * reply_bytes;
 static_assert(receive_bytes >= 32768);
 
 constexpr std::size_t request_bytes = NLMSG_ALIGN(NLMSG_LENGTH(sizeof(inet_diag_req_v2)));
-constexpr std::size_t filter_bytes = 65536; // a netlink attribute's limit
+constexpr int filter_bytes = 65536; // a netlink attribute's limit
 constexpr std::size_t send_bytes =
 	std::max(batch_size * request_bytes, request_bytes + filter_bytes);
 
@@ -104,7 +104,8 @@ void SockDiag::Close::operator()(nl_sock *socket) const noexcept
 	nl_socket_free(socket);
 }
 
-SockDiag::SockDiag() : buffers_(new Buffers{})
+SockDiag::SockDiag(int receive_buffer)
+	: buffers_(new Buffers{}), receive_buffer_(receive_buffer)
 {
 	open();
 }
@@ -126,7 +127,7 @@ void SockDiag::open()
 		throw SockDiagError(error, "could not open a NETLINK_SOCK_DIAG socket");
 	}
 	// nl_connect() lowers both.  A failure only costs retries.
-	nl_socket_set_buffer_size(socket_.get(), 1 << 20, 1 << 17);
+	nl_socket_set_buffer_size(socket_.get(), receive_buffer_, 2 * filter_bytes);
 	dumping_ = false;
 
 	// A missing tcp_diag module answers an exact request with ENOENT, which would look
@@ -180,7 +181,7 @@ void SockDiag::query_batch(const SocketId *wanted, std::size_t n, SocketFacts *a
 
 	// Replies that found no room are asked for again, fewer at a time.
 	std::size_t room = batch_size;
-	for (int attempt = 0; attempt < max_attempts;)
+	for (int in_vain = 0; in_vain < max_attempts;)
 	{
 		std::uint8_t slots[batch_size]; // request's sequence - first -> its socket
 		std::size_t asked = 0;
@@ -203,12 +204,11 @@ void SockDiag::query_batch(const SocketId *wanted, std::size_t n, SocketFacts *a
 		send(static_cast<std::size_t>(at - buffers_->out));
 		read_answers(wanted, answers, first, slots, asked, answered);
 
-		if (!std::all_of(slots, slots + asked,
-		                 [&](std::uint8_t i) { return answered[i]; }))
-		{
+		const auto got = static_cast<std::size_t>(std::count_if(
+			slots, slots + asked, [&](std::uint8_t i) { return answered[i]; }));
+		in_vain = got > 0 ? 0 : in_vain + 1;
+		if (got < asked)
 			room = std::max<std::size_t>(1, room / 2);
-			attempt++;
-		}
 	}
 	throw SockDiagError(ENOBUFS, "netlink keeps losing answers about sockets");
 }

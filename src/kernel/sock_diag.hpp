@@ -44,8 +44,9 @@ struct DumpFilter
 class SockDiag
 {
   public:
-	// Opens the socket and makes sure that inet_diag answers on it.
-	SockDiag();
+	// Opens the socket and makes sure that inet_diag answers on it.  receive_buffer: in
+	// bytes, capped by net.core.rmem_max; a smaller one costs repeated requests.
+	explicit SockDiag(int receive_buffer = 1 << 20);
 	~SockDiag();
 	SockDiag(SockDiag &&) noexcept;
 	SockDiag &operator=(SockDiag &&) noexcept;
@@ -84,6 +85,7 @@ class SockDiag
 	std::unique_ptr<nl_sock, Close> socket_;
 	std::unique_ptr<Buffers> buffers_;
 	TcpInfoLayout layout_ = running_tcp_info_layout();
+	int receive_buffer_;
 	std::uint32_t sequence_ = 0;
 	bool dumping_ = false; // a dump was begun and its end not yet read
 };

@@ -265,6 +265,30 @@ TEST(SockDiagQuery, AThousandInOrder)
 		c.abort();
 }
 
+// With room for a few replies only, the kernel drops most of a batch's.
+TEST(SockDiagQuery, LostAnswersAreAskedForAgain)
+{
+	Listener listener;
+	std::vector<Connection> connections;
+	std::vector<SocketId> wanted;
+	for (int i = 0; i < 200; i++)
+	{
+		connections.emplace_back(listener);
+		wanted.push_back(id_of(connections.back().server));
+	}
+	SockDiag diag(4096);
+	std::vector<SocketFacts> answers(wanted.size());
+	diag.query(wanted.data(), wanted.size(), answers.data(), everything);
+	for (std::size_t i = 0; i < wanted.size(); i++)
+		ASSERT_EQ(answers[i].inode, inode_of(connections[i].server)) << i;
+
+	DumpFilter filter;
+	filter.local_ports = {listener.port};
+	EXPECT_EQ(diag.dump(filter).size(), 201U);
+	for (Connection &c : connections)
+		c.abort();
+}
+
 TEST(SockDiagDump, FiltersByPortsAndStates)
 {
 	Listener a;

@@ -1,0 +1,40 @@
+// /proc/net/tcp and tcp6: what is left where netlink is refused.  It has no cookie, no
+// tcp_info, no congestion algorithm and no socket memory, and costs a read of all
+// sockets of the network namespace.
+#pragma once
+
+#include "kernel/socket.hpp"
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace guard
+{
+
+// Reads one line of either file; family is known by the width of the addresses.
+// Returns false, and leaves facts zero, for a header or a line that is not whole.
+// facts.retransmits is the kernel's "retrnsmt" or, while the keepalive or persist timer
+// runs, "timeout" (icsk_probes_out), so that it means what inet_diag means by it.
+// ticks_per_second: of the expiry, sysconf(_SC_CLK_TCK).
+bool parse_proc_net_line(std::string_view line, long ticks_per_second,
+                         SocketFacts &facts) noexcept;
+
+// The sockets in one such file with one of these local ports (none given: all).  Throws
+// std::system_error if the file cannot be read.
+std::vector<SocketFacts>
+read_proc_net_file(const std::string &path,
+                   const std::vector<std::uint16_t> &local_ports);
+
+// Both files under root ("": the system's).  Throws as above for /proc/net/tcp; tcp6 may
+// be absent.
+std::vector<SocketFacts> read_proc_net(const std::vector<std::uint16_t> &local_ports = {},
+                                       const std::string &root = "");
+
+// SockDiag::query() on /proc: fills answers[i] for wanted[i] by both ends' addresses and
+// ports, the cookies being unknown here.  Throws as read_proc_net().
+void query_proc_net(const SocketId *wanted, std::size_t n, SocketFacts *answers,
+                    const std::string &root = "");
+
+} // namespace guard

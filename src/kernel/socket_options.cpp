@@ -1,0 +1,141 @@
+#include "kernel/socket_options.hpp"
+
+#include <cerrno>
+#include <cstring>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+namespace guard
+{
+
+namespace
+{
+
+// The result of a system call as 0 or its errno, with the caller's errno restored: the
+// code that a signal interrupts may be about to look at it.
+class KeepErrno
+{
+  public:
+	~KeepErrno() { errno = saved_; }
+	static int error(int result) { return result < 0 ? errno : 0; }
+
+  private:
+	int saved_ = errno;
+};
+
+template <typename T> int get(int fd, int level, int option, T &value) noexcept
+{
+	const KeepErrno keep;
+	socklen_t length = sizeof(value);
+	return KeepErrno::error(getsockopt(fd, level, option, &value, &length));
+}
+
+int set(int fd, int level, int option, int value) noexcept
+{
+	const KeepErrno keep;
+	return KeepErrno::error(setsockopt(fd, level, option, &value, sizeof(value)));
+}
+
+// One end, and through scope the interface of a link-local IPv6 address.
+int to_endpoint(const sockaddr_storage &address, Endpoint &endpoint,
+                std::uint32_t &scope) noexcept
+{
+	endpoint = Endpoint{};
+	if (address.ss_family == AF_INET)
+	{
+		sockaddr_in v4;
+		std::memcpy(&v4, &address, sizeof(v4));
+		endpoint.family = 4;
+		endpoint.port = ntohs(v4.sin_port);
+		std::memcpy(endpoint.address.data(), &v4.sin_addr, sizeof(v4.sin_addr));
+		return 0;
+	}
+	if (address.ss_family == AF_INET6)
+	{
+		sockaddr_in6 v6;
+		std::memcpy(&v6, &address, sizeof(v6));
+		endpoint.family = 6;
+		endpoint.port = ntohs(v6.sin6_port);
+		std::memcpy(endpoint.address.data(), &v6.sin6_addr, sizeof(v6.sin6_addr));
+		scope = v6.sin6_scope_id;
+		return 0;
+	}
+	return EAFNOSUPPORT;
+}
+
+} // namespace
+
+int read_options(int fd, Options &options) noexcept
+{
+	int error = get(fd, SOL_SOCKET, SO_KEEPALIVE, options.keepalive);
+	if (!error)
+		error = get(fd, IPPROTO_TCP, TCP_KEEPIDLE, options.keepalives_idle);
+	if (!error)
+		error = get(fd, IPPROTO_TCP, TCP_KEEPINTVL, options.keepalives_interval);
+	if (!error)
+		error = get(fd, IPPROTO_TCP, TCP_KEEPCNT, options.keepalives_count);
+	if (!error)
+		error = get(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, options.user_timeout_ms);
+	return error;
+}
+
+int set_keepalive(int fd, bool on) noexcept
+{
+	return set(fd, SOL_SOCKET, SO_KEEPALIVE, on);
+}
+
+int set_keepalives_idle(int fd, int seconds) noexcept
+{
+	return set(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+}
+
+int set_keepalives_interval(int fd, int seconds) noexcept
+{
+	return set(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds);
+}
+
+int set_keepalives_count(int fd, int probes) noexcept
+{
+	return set(fd, IPPROTO_TCP, TCP_KEEPCNT, probes);
+}
+
+int set_user_timeout(int fd, int milliseconds) noexcept
+{
+	return set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds);
+}
+
+int read_socket_id(int fd, SocketId &id) noexcept
+{
+	const KeepErrno keep;
+	std::uint32_t scope = 0;
+	sockaddr_storage address;
+	socklen_t length = sizeof(address);
+
+	id = SocketId{};
+	if (getsockname(fd, reinterpret_cast<sockaddr *>(&address), &length) < 0)
+		return errno;
+	if (const int error = to_endpoint(address, id.local, scope))
+		return error;
+	if (const int error = get(fd, SOL_SOCKET, SO_COOKIE, id.cookie))
+		return error;
+
+	// sk_bound_dev_if, which the kernel's lookup compares.  tcp_v6_syn_recv_sock() sets
+	// it for link-local peers; kernels before 5.1 do not show it, but the scope is the
+	// same there.
+	id.interface = scope;
+#ifdef SO_BINDTOIFINDEX
+	int bound = 0;
+	if (get(fd, SOL_SOCKET, SO_BINDTOIFINDEX, bound) == 0 && bound > 0)
+		id.interface = static_cast<std::uint32_t>(bound);
+#endif
+
+	length = sizeof(address);
+	if (getpeername(fd, reinterpret_cast<sockaddr *>(&address), &length) < 0)
+		return errno;
+	return to_endpoint(address, id.remote, scope);
+}
+
+} // namespace guard

@@ -1,0 +1,41 @@
+// The options of a socket of this process: read and set.  Every function here is
+// async-signal-safe, allocates nothing, leaves errno as it was, and returns 0 or the
+// errno of the system call that failed.  SO_ERROR is never read: that would take the
+// error away from the socket's owner.
+#pragma once
+
+#include "kernel/socket.hpp"
+
+namespace guard
+{
+
+// What the kernel has for a TCP socket; the idle, interval and count that the socket has
+// not set itself are the system's (sysctl tcp_keepalive_*).
+struct Options
+{
+	int keepalive;           // SO_KEEPALIVE: 0 or 1
+	int keepalives_idle;     // TCP_KEEPIDLE, seconds
+	int keepalives_interval; // TCP_KEEPINTVL, seconds
+	int keepalives_count;    // TCP_KEEPCNT, probes
+	int user_timeout_ms;     // TCP_USER_TIMEOUT, 0: off
+};
+
+// Fails (EOPNOTSUPP) on a socket that is not TCP; then options is undefined.
+int read_options(int fd, Options &options) noexcept;
+
+int set_keepalive(int fd, bool on) noexcept;
+// 1..32767 seconds; beyond: EINVAL.  Re-arms a running keepalive timer at once.
+int set_keepalives_idle(int fd, int seconds) noexcept;
+// 1..32767 seconds; beyond: EINVAL.  Counts from the next probe on.
+int set_keepalives_interval(int fd, int seconds) noexcept;
+// 1..127 probes; beyond: EINVAL.
+int set_keepalives_count(int fd, int probes) noexcept;
+// 0 (off) or milliseconds; negative: EINVAL.
+int set_user_timeout(int fd, int milliseconds) noexcept;
+
+// Both ends, the interface it is bound to, and SO_COOKIE.  ENOTCONN: there is no peer
+// (a listener, or reset in the meantime); everything but id.remote is filled in then.
+// EAFNOSUPPORT: neither IPv4 nor IPv6.
+int read_socket_id(int fd, SocketId &id) noexcept;
+
+} // namespace guard

@@ -1,0 +1,125 @@
+\echo Use "CREATE EXTENSION keepalive_guard" to load this file. \quit
+
+--
+-- The policies
+--
+
+CREATE TABLE keepalive_policy (
+	name text COLLATE "C" PRIMARY KEY,
+	priority integer NOT NULL DEFAULT 100,
+	database text,
+	role text,
+	client cidr,
+	backend text,
+	keepalive boolean,
+	tcp_keepalives_idle interval,
+	tcp_keepalives_interval interval,
+	tcp_keepalives_count integer,
+	tcp_user_timeout interval,
+	client_connection_check_interval interval,
+	dead_after interval,
+	stall_timeout interval,
+	enforcement text NOT NULL DEFAULT 'default',
+	enabled boolean NOT NULL DEFAULT true,
+	comment text
+);
+
+COMMENT ON TABLE keepalive_policy IS
+	'which connections get which keepalive, user-timeout and client-check settings; the first policy that matches counts';
+COMMENT ON COLUMN keepalive_policy.name IS
+	'what status, logs and events call the policy; at most 63 bytes';
+COMMENT ON COLUMN keepalive_policy.priority IS
+	'lower is tried first';
+COMMENT ON COLUMN keepalive_policy.database IS
+	'a database, or /regex; NULL: any';
+COMMENT ON COLUMN keepalive_policy.role IS
+	'a role, +group for its direct and indirect members, or /regex; NULL: any';
+COMMENT ON COLUMN keepalive_policy.client IS
+	'network of the client; NULL: any, Unix sockets too';
+COMMENT ON COLUMN keepalive_policy.backend IS
+	'client, or replication (walsenders, physical and logical); NULL: both';
+COMMENT ON COLUMN keepalive_policy.keepalive IS
+	'false switches SO_KEEPALIVE off; NULL leaves it to PostgreSQL, which switches it on';
+COMMENT ON COLUMN keepalive_policy.tcp_keepalives_idle IS
+	'silence before the first probe, in whole seconds up to 32767; 0: the system''s default; NULL: left to PostgreSQL';
+COMMENT ON COLUMN keepalive_policy.tcp_keepalives_interval IS
+	'time between probes, in whole seconds up to 32767; 0: the system''s default; NULL: left to PostgreSQL';
+COMMENT ON COLUMN keepalive_policy.tcp_keepalives_count IS
+	'unanswered probes before the connection is given up, up to 127; 0: the system''s default; NULL: left to PostgreSQL';
+COMMENT ON COLUMN keepalive_policy.tcp_user_timeout IS
+	'how long sent data may stay unacknowledged, in whole milliseconds; 0: off; NULL: left to PostgreSQL; also ends living clients that do not read for that long';
+COMMENT ON COLUMN keepalive_policy.client_connection_check_interval IS
+	'how often a running query looks whether its client is still there, in whole milliseconds; 0: off; NULL: left to PostgreSQL';
+COMMENT ON COLUMN keepalive_policy.dead_after IS
+	'a backend whose peer has been silent this long while the kernel was asking is ended; NULL or 0: never';
+COMMENT ON COLUMN keepalive_policy.stall_timeout IS
+	'a backend whose living peer has read nothing for this long is ended; NULL or 0: never';
+COMMENT ON COLUMN keepalive_policy.enforcement IS
+	'default: sessions may override; ceiling: sessions may only be stricter; locked: sessions may not change what the policy sets';
+COMMENT ON COLUMN keepalive_policy.enabled IS
+	'false: the policy is not there';
+COMMENT ON COLUMN keepalive_policy.comment IS
+	'for people';
+
+CREATE FUNCTION keepalive_policy_guard() RETURNS trigger
+	LANGUAGE C
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_policy_guard() IS
+	'refuses invalid policies and tells the worker of committed changes';
+
+CREATE TRIGGER keepalive_policy_guard
+	BEFORE INSERT OR UPDATE OR DELETE ON keepalive_policy
+	FOR EACH ROW EXECUTE FUNCTION keepalive_policy_guard();
+CREATE TRIGGER keepalive_policy_guard_truncate
+	BEFORE TRUNCATE ON keepalive_policy
+	FOR EACH STATEMENT EXECUTE FUNCTION keepalive_policy_guard();
+ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
+ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;
+COMMENT ON TRIGGER keepalive_policy_guard ON keepalive_policy IS
+	'refuses invalid policies and tells the worker of committed changes';
+COMMENT ON TRIGGER keepalive_policy_guard_truncate ON keepalive_policy IS
+	'tells the worker of committed changes';
+
+GRANT SELECT ON keepalive_policy TO pg_monitor;
+
+SELECT pg_catalog.pg_extension_config_dump('keepalive_policy', '');
+
+--
+-- Reading
+--
+
+CREATE FUNCTION keepalive_status(
+	OUT pid integer,
+	OUT datname name,
+	OUT usename name,
+	OUT application_name text,
+	OUT backend_type text,
+	OUT client_addr inet,
+	OUT client_port integer,
+	OUT transport text,
+	OUT policy text,
+	OUT policy_state text,
+	OUT keepalive boolean,
+	OUT tcp_keepalives_idle interval,
+	OUT tcp_keepalives_interval interval,
+	OUT tcp_keepalives_count integer,
+	OUT tcp_user_timeout interval,
+	OUT client_connection_check_interval interval,
+	OUT tcp_state text,
+	OUT timer text,
+	OUT timer_expires interval,
+	OUT unanswered_probes integer,
+	OUT retransmits integer,
+	OUT silent_for interval,
+	OUT send_queue bigint,
+	OUT recv_queue bigint,
+	OUT rtt_ms double precision,
+	OUT health text,
+	OUT dies_in interval,
+	OUT detects_idle interval,
+	OUT detects_busy interval)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_status() IS
+	'each client backend and walsender: its policy, the settings in force in the kernel, and what the kernel knows of its peer';

@@ -1,0 +1,86 @@
+// All differences between PostgreSQL 15 and 19 that matter to the guard.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+extern "C"
+{
+#include "storage/proc.h"
+#include "utils/backend_status.h"
+#include "utils/guc_tables.h"
+}
+
+#if PG_VERSION_NUM < 150000
+#error "keepalive_guard needs PostgreSQL 15 or newer"
+#endif
+
+namespace guard::pg::compat
+{
+
+// The record of a built-in setting, nullptr if there is none of that name.
+// 15 has no exported lookup by name, so its array is searched.
+inline config_generic *find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, LOG);
+#else
+	config_generic **all = get_guc_variables();
+	for (int i = 0, n = GetNumConfigOptions(); i < n; i++)
+		if (strcmp(all[i]->name, name) == 0)
+			return all[i];
+	return nullptr;
+#endif
+}
+
+// The integer part of a setting's record (19 moved it into a union).
+inline config_int *int_setting(config_generic *record)
+{
+#if PG_VERSION_NUM >= 190000
+	return &record->_int;
+#else
+	return reinterpret_cast<config_int *>(record);
+#endif
+}
+
+// Memory for a check hook's "extra", which PostgreSQL frees; nullptr if there is none.
+inline void *allocate_extra(size_t size)
+{
+#if PG_VERSION_NUM >= 160000
+	return guc_malloc(LOG, size);
+#else
+	return malloc(size);
+#endif
+}
+
+// This backend's number among all possible client backends, from 0; below
+// MaxBackends.
+inline int my_backend_number()
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyBackendId - 1;
+#endif
+}
+
+// The index of this process in ProcGlobal->allProcs.
+inline int my_proc_number()
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProcNumber;
+#else
+	return MyProc->pgprocno;
+#endif
+}
+
+// The i-th of pgstat_fetch_stat_numbackends() entries, from 1.
+inline LocalPgBackendStatus *local_backend_status(int i)
+{
+#if PG_VERSION_NUM >= 160000
+	return pgstat_get_local_beentry_by_index(i);
+#else
+	return pgstat_fetch_stat_local_beentry(i);
+#endif
+}
+
+} // namespace guard::pg::compat

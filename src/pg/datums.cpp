@@ -1,0 +1,34 @@
+#include "pg/postgres.hpp"
+
+#include "pg/datums.hpp"
+
+#include <sys/socket.h>
+
+extern "C"
+{
+#include "datatype/timestamp.h"
+#include "utils/inet.h"
+#include "utils/timestamp.h"
+}
+
+namespace guard::pg
+{
+
+Datum interval_datum(std::int64_t milliseconds)
+{
+	auto *interval = static_cast<Interval *>(palloc0(sizeof(Interval)));
+	interval->time = milliseconds * 1000;
+	return IntervalPGetDatum(interval);
+}
+
+Datum address_datum(std::uint8_t family, const std::uint8_t *address)
+{
+	auto *value = static_cast<inet *>(palloc0(sizeof(inet)));
+	ip_family(value) = family == 4 ? PGSQL_AF_INET : PGSQL_AF_INET6;
+	ip_bits(value) = ip_maxbits(value);
+	memcpy(ip_addr(value), address, ip_addrsize(value));
+	SET_INET_VARSIZE(value);
+	return InetPGetDatum(value);
+}
+
+} // namespace guard::pg

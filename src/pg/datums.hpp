@@ -1,0 +1,54 @@
+// Making PostgreSQL values out of the kernel's.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+#include <array>
+#include <cstdint>
+
+extern "C"
+{
+#include "utils/builtins.h"
+}
+
+namespace guard::pg
+{
+
+// An interval without days and months.
+Datum interval_datum(std::int64_t milliseconds);
+
+// A host address.  family: 4 (the first four bytes count) or 6.
+Datum address_datum(std::uint8_t family, const std::uint8_t *address);
+
+// The columns of a row, filled in order.
+template <int columns> struct RowValues
+{
+	Datum values[columns];
+	bool nulls[columns];
+	int count = 0;
+
+	void add(Datum value)
+	{
+		values[count] = value;
+		nulls[count++] = false;
+	}
+	void add_null()
+	{
+		values[count] = 0;
+		nulls[count++] = true;
+	}
+	void add_text(const char *text)
+	{
+		if (text == nullptr)
+			add_null();
+		else
+			add(CStringGetTextDatum(text));
+	}
+	void add_nulls_to(int end)
+	{
+		while (count < end)
+			add_null();
+	}
+};
+
+} // namespace guard::pg

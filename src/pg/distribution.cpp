@@ -1,0 +1,115 @@
+#include "pg/postgres.hpp"
+
+#include "pg/distribution.hpp"
+
+#include "pg/matching.hpp"
+#include "pg/shared.hpp"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+extern "C"
+{
+#include "access/xact.h"
+#include "utils/memutils.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+Wanted wanted_for(const Session &session)
+{
+	Wanted wanted = {};
+	if (!pg_atomic_read_u32(&shared->enabled))
+		return wanted;
+	const char *role = GetUserNameFromId(session.role, true);
+	if (role == nullptr)
+		return wanted;
+
+	Policy policy;
+	std::uint64_t generation;
+	if (find_policy(connection_of(session, role), session.role, &policy, &generation))
+	{
+		wanted.governed = true;
+		strlcpy(wanted.policy, policy.name, name_bytes);
+		wanted.settings = policy.settings;
+	}
+	return wanted;
+}
+
+bool same(const Wanted &a, const Wanted &b)
+{
+	return a.governed == b.governed && strcmp(a.policy, b.policy) == 0 &&
+	       memcmp(&a.settings, &b.settings, sizeof(Settings)) == 0;
+}
+
+// Has the backend in `slot` look at what it should have.  Only if it is still the
+// session that was seen: with the descriptor in hand its pid cannot be recycled.
+void signal_session(const Slot &slot, const Session &seen)
+{
+	if (seen.update_signal == 0)
+		return;
+	int descriptor = syscall(SYS_pidfd_open, seen.pid, 0);
+	bool sent = false;
+	bool gone = descriptor < 0 && errno == ESRCH;
+	if (descriptor >= 0)
+	{
+		Session now;
+		gone =
+			!slot.session.read(now) || now.pid != seen.pid || now.started != seen.started;
+		if (!gone)
+			sent = syscall(SYS_pidfd_send_signal, descriptor, seen.update_signal, nullptr,
+			               0) == 0;
+	}
+	if (!sent && !gone && errno != ESRCH)
+	{
+		static bool said = false;
+		if (!said)
+			ereport(LOG, (errmsg("keepalive_guard: could not signal a session: %m"),
+			              errdetail("Policy changes do not reach connected sessions.")));
+		said = true;
+	}
+	if (descriptor >= 0)
+		close(descriptor);
+}
+
+void distribute_to(Slot &slot)
+{
+	Session session;
+	Wanted current;
+	if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(current))
+		return;
+
+	Wanted next = wanted_for(session);
+	if (!same(current, next))
+	{
+		next.version = current.version + 1;
+		slot.wanted.write(next);
+		signal_session(slot, session);
+	}
+	else if (session.applied != current.version)
+		signal_session(slot, session);
+}
+
+} // namespace
+
+void distribute_policies()
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContext context = AllocSetContextCreate(
+		CurrentMemoryContext, "keepalive distribution", ALLOCSET_DEFAULT_SIZES);
+	for (uint32 i = 0; i < shared->slot_count; i++)
+	{
+		MemoryContext previous = MemoryContextSwitchTo(context);
+		distribute_to(shared_slots()[i]);
+		MemoryContextSwitchTo(previous);
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
+	}
+	CommitTransactionCommand();
+}
+
+} // namespace guard::pg

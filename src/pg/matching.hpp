@@ -1,0 +1,31 @@
+// Which policy a connection gets: policy/match.hpp plus what only PostgreSQL can
+// tell, group membership and regular expressions.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+#include "pg/shared.hpp"
+#include "policy/match.hpp"
+
+namespace guard::pg
+{
+
+// Why `pattern` is no valid regular expression; nullptr if it is one.  Palloc'd.
+char *regex_problem(const char *pattern);
+
+// Whether PostgreSQL too says that `connection`, authenticated as `role`, is one
+// for the policy, given that why_not() found nothing against it.  Reads shared
+// catalogs only; may raise their errors.
+bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
+                     Oid role);
+
+// Finds the first compiled policy for `connection` and copies it.  False if there
+// is none.  Needs a transaction; holds no lock while it asks PostgreSQL.
+// *generation is that of the policies which gave the answer.
+bool find_policy(const Connection &connection, Oid role, Policy *found,
+                 std::uint64_t *generation);
+
+// The Connection of a session, with `role_name` for its role.
+Connection connection_of(const Session &session, const char *role_name);
+
+} // namespace guard::pg

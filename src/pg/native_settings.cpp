@@ -1,0 +1,366 @@
+#include "pg/postgres.hpp"
+
+#include "pg/native_settings.hpp"
+
+#include "kernel/socket_options.hpp"
+#include "pg/compat.hpp"
+#include "pg/session.hpp"
+#include "policy/effective.hpp"
+
+#include <algorithm>
+
+extern "C"
+{
+#include "libpq/libpq.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// What a check hook attaches to a value that is not simply what was asked for; it
+// goes where the value goes (GUC "extra": onto the stack, into the reset value).
+struct Choice
+{
+	std::int32_t native; // as asked for, before the policy changed it
+	bool may_override;   // chosen by a superuser
+};
+
+struct NativeSetting
+{
+	const char *name;
+	config_generic *record = nullptr;
+	config_int *integer = nullptr;
+	GucIntCheckHook check = nullptr; // PostgreSQL's own hooks
+	GucIntAssignHook assign = nullptr;
+
+	std::int32_t system_default = 0;
+
+	// The default comes from our own apply_native_setting().
+	bool default_is_ours = false;
+	// ALTER ROLE ALL SET gave a default: it has the same source as ours.
+	bool default_is_role_all = false;
+
+	// force_setting() put another value into the variable than the session's choice.
+	volatile bool displaced = false;
+	volatile std::int32_t displaced_choice = 0;
+};
+
+NativeSetting settings[setting_count] = {
+	{"tcp_keepalives_idle"},
+	{"tcp_keepalives_interval"},
+	{"tcp_keepalives_count"},
+	{"tcp_user_timeout"},
+	{"client_connection_check_interval"},
+};
+
+// apply_native_setting() is at work: the hooks let everything pass.
+bool applying = false;
+
+NativeSetting &native(Setting setting)
+{
+	return settings[static_cast<int>(setting)];
+}
+
+// What the session, its role, its database or its connection options chose, in a
+// place above the policy's; or else what the policy or postgresql.conf says.
+std::int32_t chosen_value(Setting setting, const Wanted &wanted, bool *may_override)
+{
+	const NativeSetting &n = native(setting);
+	*may_override = false;
+
+	bool is_default = n.record->source <= PGC_S_GLOBAL && !n.default_is_role_all;
+	if (is_default)
+	{
+		if (wanted.governed && wanted.settings.has(setting))
+			return wanted.settings.get(setting);
+		ConfiguredValues configured;
+		if (n.default_is_ours && shared->configured.read(configured))
+			return configured.value[static_cast<int>(setting)];
+	}
+
+	const auto *choice = static_cast<const Choice *>(n.record->extra);
+	if (choice != nullptr)
+		*may_override = choice->may_override;
+	if (n.displaced)
+		return n.displaced_choice;
+	return choice != nullptr ? choice->native : *n.integer->variable;
+}
+
+std::int32_t govern(Setting setting, std::int32_t choice, bool may_override,
+                    const Wanted &wanted)
+{
+	if (!wanted.governed)
+		return choice;
+	return effective(setting, choice, wanted.settings, native(setting).system_default,
+	                 may_override);
+}
+
+bool attach_choice(void **extra, std::int32_t value, bool may_override)
+{
+	auto *choice = static_cast<Choice *>(compat::allocate_extra(sizeof(Choice)));
+	if (choice == nullptr)
+		return false;
+	*choice = {value, may_override};
+	*extra = choice;
+	return true;
+}
+
+const char *enforcement_word(Enforcement enforcement)
+{
+	return enforcement == Enforcement::locked ? "locked" : "a ceiling";
+}
+
+// DESIGN "Enforcement".  Never raises an error: what is refused returns false, and
+// what must not be refused, because it would keep a client from connecting, is
+// changed.
+bool enforce(Setting setting, int *value, void **extra, GucSource source)
+{
+	Wanted wanted;
+	if (my_slot == nullptr || applying || !my_slot->wanted.read(wanted))
+		return true;
+
+	NativeSetting &n = native(setting);
+	if (source == PGC_S_GLOBAL)
+	{
+		n.default_is_role_all = true;
+		n.default_is_ours = false;
+	}
+
+	if (source == PGC_S_TEST || source < PGC_S_GLOBAL || !wanted.governed ||
+	    allowed(setting, *value, wanted.settings, n.system_default, false))
+		return true;
+
+	const char *word = enforcement_word(wanted.settings.enforcement);
+	if (source >= PGC_S_INTERACTIVE)
+	{
+		if (superuser())
+			return attach_choice(extra, *value, true);
+		GUC_check_errcode(ERRCODE_INSUFFICIENT_PRIVILEGE);
+		GUC_check_errmsg(
+			"permission denied to set parameter \"%s\" to %d: keepalive policy "
+			"\"%s\" does not allow it",
+			n.name, *value, wanted.policy);
+		GUC_check_errdetail("The policy sets %d, and is %s.",
+		                    wanted.settings.get(setting), word);
+		GUC_check_errhint("Only superusers may override it; the policy can be changed in "
+		                  "table keepalive_policy.");
+		return false;
+	}
+
+	if (!attach_choice(extra, *value, false))
+		return true;
+	ereport(
+		WARNING_CLIENT_ONLY,
+		(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+	     errmsg("parameter \"%s\" stays as keepalive policy \"%s\" has it", n.name,
+	            wanted.policy),
+	     errdetail("The value %d comes from the connection's options or from ALTER ROLE "
+	               "or ALTER DATABASE; the policy sets %d, and is %s.",
+	               *value, wanted.settings.get(setting), word)));
+	*value = govern(setting, *value, false, wanted);
+	return true;
+}
+
+template <Setting setting> bool check_hook(int *value, void **extra, GucSource source)
+{
+	NativeSetting &n = native(setting);
+	if (n.check != nullptr && !n.check(value, extra, source))
+		return false;
+	return enforce(setting, value, extra, source);
+}
+
+template <Setting setting> void assign_hook(int value, void *extra)
+{
+	NativeSetting &n = native(setting);
+	if (my_slot == nullptr || applying)
+	{
+		if (n.assign != nullptr)
+			n.assign(value, extra);
+		return;
+	}
+
+	// A value from the stack or the reset value may be older than the policy.
+	Wanted wanted = {};
+	my_slot->wanted.read(wanted);
+	const auto *choice = static_cast<const Choice *>(extra);
+	std::int32_t governed = govern(setting, choice ? choice->native : value,
+	                               choice && choice->may_override, wanted);
+
+	hold_updates();
+	n.displaced = false;
+	if (n.assign != nullptr)
+		n.assign(governed, extra);
+	publish_assigned(
+		setting == Setting::client_check ? value : variable_value(Setting::client_check));
+	release_updates();
+}
+
+template <Setting setting> bool wrap()
+{
+	NativeSetting &n = native(setting);
+	n.record = compat::find_setting(n.name);
+	if (n.record == nullptr || n.record->vartype != PGC_INT)
+	{
+		ereport(LOG, (errmsg("keepalive_guard: this server has no integer setting \"%s\"",
+		                     n.name)));
+		return false;
+	}
+	n.integer = compat::int_setting(n.record);
+	n.check = n.integer->check_hook;
+	n.assign = n.integer->assign_hook;
+	n.integer->check_hook = check_hook<setting>;
+	n.integer->assign_hook = assign_hook<setting>;
+	return true;
+}
+
+// Back to the value and source of postgresql.conf.  SET's machinery has no way to
+// lower a source, so the record is changed; to PGC_S_FILE at the lowest, because a
+// default's source is also kept by a list (set_guc_source in guc.c).
+void release_default(NativeSetting &n)
+{
+	ConfiguredValues configured;
+	if (!shared->configured.read(configured))
+		return;
+	auto index = &n - settings;
+	GucSource source = std::max(configured.source[index], PGC_S_FILE);
+
+	if (n.record->source == PGC_S_GLOBAL)
+		n.record->source = source;
+	if (n.record->reset_source == PGC_S_GLOBAL)
+		n.record->reset_source = source;
+	for (GucStack *stack = n.record->stack; stack != nullptr; stack = stack->prev)
+		if (stack->source == PGC_S_GLOBAL)
+			stack->source = source;
+
+	char text[16];
+	snprintf(text, sizeof(text), "%d", configured.value[index]);
+	SetConfigOption(n.name, text, PGC_SIGHUP, source);
+	n.default_is_ours = false;
+}
+
+} // namespace
+
+const char *setting_name(Setting setting)
+{
+	return native(setting).name;
+}
+
+bool wrap_native_settings()
+{
+	return wrap<Setting::keepalives_idle>() && wrap<Setting::keepalives_interval>() &&
+	       wrap<Setting::keepalives_count>() && wrap<Setting::user_timeout>() &&
+	       wrap<Setting::client_check>();
+}
+
+ConfiguredValues configured_values()
+{
+	ConfiguredValues configured = {};
+	for (int i = 0; i < setting_count; i++)
+	{
+		configured.value[i] = settings[i].integer->reset_val;
+		configured.source[i] = settings[i].record->reset_source;
+	}
+	return configured;
+}
+
+void remember_system_defaults(Port *port)
+{
+	// StreamConnection() has applied postgresql.conf's values already, and then
+	// the Port knows the defaults; else the kernel still has them.
+	Options now = {};
+	read_options(port->sock, now);
+	const int known[tcp_setting_count] = {
+		port->default_keepalives_idle, port->default_keepalives_interval,
+		port->default_keepalives_count, port->default_tcp_user_timeout};
+	const int current[tcp_setting_count] = {now.keepalives_idle, now.keepalives_interval,
+	                                        now.keepalives_count, now.user_timeout_ms};
+	for (int i = 0; i < tcp_setting_count; i++)
+		settings[i].system_default = known[i] > 0 ? known[i] : current[i];
+	native(Setting::user_timeout).system_default = 0;
+}
+
+std::int32_t resolved(Setting setting, std::int32_t value)
+{
+	return value == 0 ? native(setting).system_default : value;
+}
+
+std::int32_t effective_value(Setting setting, const Wanted &wanted)
+{
+	bool may_override;
+	std::int32_t choice = chosen_value(setting, wanted, &may_override);
+	return govern(setting, choice, may_override, wanted);
+}
+
+std::int32_t variable_value(Setting setting)
+{
+	return *native(setting).integer->variable;
+}
+
+void force_setting(Setting setting, std::int32_t value, Port *port)
+{
+	NativeSetting &n = native(setting);
+	std::int32_t kernel_value = resolved(setting, value);
+
+	// The Port remembers what the kernel has: SHOW reads it there, and pq_set...()
+	// does nothing if it finds the value there.
+	switch (setting)
+	{
+	case Setting::keepalives_idle:
+		if (set_keepalives_idle(port->sock, kernel_value) == 0)
+			port->keepalives_idle = kernel_value;
+		break;
+	case Setting::keepalives_interval:
+		if (set_keepalives_interval(port->sock, kernel_value) == 0)
+			port->keepalives_interval = kernel_value;
+		break;
+	case Setting::keepalives_count:
+		if (set_keepalives_count(port->sock, kernel_value) == 0)
+			port->keepalives_count = kernel_value;
+		break;
+	case Setting::user_timeout:
+		if (set_user_timeout(port->sock, kernel_value) == 0)
+			port->tcp_user_timeout = kernel_value;
+		break;
+	case Setting::client_check:
+		// PostgreSQL reads the variable itself; the session's choice is kept aside.
+		if (*n.integer->variable != value)
+		{
+			if (!n.displaced && n.record->extra == nullptr)
+			{
+				n.displaced_choice = *n.integer->variable;
+				n.displaced = true;
+			}
+			*n.integer->variable = value;
+		}
+		break;
+	}
+}
+
+void apply_native_setting(Setting setting, const Wanted &wanted)
+{
+	NativeSetting &n = native(setting);
+
+	// A displaced choice goes where the variable will go.
+	if (n.displaced && n.record->extra == nullptr &&
+	    attach_choice(&n.record->extra, n.displaced_choice, false))
+		n.displaced = false;
+
+	applying = true;
+	if (wanted.governed && wanted.settings.has(setting))
+	{
+		if (!n.default_is_role_all)
+		{
+			char text[16];
+			snprintf(text, sizeof(text), "%d", wanted.settings.get(setting));
+			SetConfigOption(n.name, text, PGC_USERSET, PGC_S_GLOBAL);
+			n.default_is_ours = true;
+		}
+	}
+	else if (n.default_is_ours)
+		release_default(n);
+	applying = false;
+}
+
+} // namespace guard::pg

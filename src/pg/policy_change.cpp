@@ -1,0 +1,91 @@
+#include "pg/postgres.hpp"
+
+#include "pg/policy_change.hpp"
+
+#include "pg/shared.hpp"
+
+extern "C"
+{
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+bool update_wanted = false;
+bool policies_edited = false;
+bool callback_registered = false;
+
+object_access_hook_type previous_object_access_hook = nullptr;
+
+void at_transaction_end(XactEvent event, void *)
+{
+	if (!update_wanted)
+		return;
+
+	switch (event)
+	{
+	case XACT_EVENT_COMMIT:
+		update_wanted = policies_edited = false;
+		request_update();
+		break;
+	case XACT_EVENT_ABORT:
+	case XACT_EVENT_PREPARE:
+		update_wanted = policies_edited = false;
+		break;
+	case XACT_EVENT_PRE_PREPARE:
+		// COMMIT PREPARED may run in any session, where nobody would tell the
+		// worker; as for LISTEN and NOTIFY.
+		if (policies_edited)
+			ereport(ERROR,
+			        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			         errmsg("cannot PREPARE a transaction that has edited keepalive "
+			                "policies")));
+		break;
+	default:
+		break;
+	}
+}
+
+void update_after_commit()
+{
+	if (!callback_registered)
+	{
+		RegisterXactCallback(at_transaction_end, nullptr);
+		callback_registered = true;
+	}
+	update_wanted = true;
+}
+
+// The worker may be waiting for the database or the extension, or have lost it.
+void on_object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
+                      void *argument)
+{
+	if (previous_object_access_hook)
+		previous_object_access_hook(access, class_id, object_id, sub_id, argument);
+
+	if ((class_id == ExtensionRelationId || class_id == DatabaseRelationId) &&
+	    (access == OAT_POST_CREATE || access == OAT_DROP || access == OAT_POST_ALTER))
+		update_after_commit();
+}
+
+} // namespace
+
+void policies_edited_here()
+{
+	update_after_commit();
+	policies_edited = true;
+}
+
+void watch_objects()
+{
+	previous_object_access_hook = object_access_hook;
+	object_access_hook = on_object_access;
+}
+
+} // namespace guard::pg

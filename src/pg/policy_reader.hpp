@@ -1,0 +1,22 @@
+// The short-lived worker that reads keepalive_policy and compiles it into shared
+// memory.  It is connected to keepalive_guard.database only while there is
+// something to read, so that it is in nobody's way (DROP DATABASE, CREATE DATABASE
+// ... TEMPLATE); on a standby, where no commit wakes it, it stays and looks.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+extern "C"
+{
+#include "postmaster/bgworker.h"
+
+	PGDLLEXPORT void keepalive_guard_policy_reader(Datum argument);
+}
+
+namespace guard::pg
+{
+
+// Starts the reader.  False if max_worker_processes leaves no room.
+bool start_policy_reader(BackgroundWorkerHandle **handle);
+
+} // namespace guard::pg

@@ -1,0 +1,14 @@
+// The guard's own settings (keepalive_guard.*), see doc and DESIGN "Settings".
+#pragma once
+
+namespace guard::pg
+{
+
+extern bool enabled;          // keepalive_guard.enabled
+extern char *policy_database; // keepalive_guard.database
+extern int max_policies;      // keepalive_guard.max_policies
+
+// Defines the settings; only while shared_preload_libraries is being processed.
+void define_settings();
+
+} // namespace guard::pg

@@ -1,0 +1,186 @@
+// keepalive_status()
+#include "pg/postgres.hpp"
+
+#include "kernel/read_sockets.hpp"
+#include "pg/compat.hpp"
+#include "pg/datums.hpp"
+#include "pg/session_list.hpp"
+#include "pg/shared.hpp"
+
+#include <algorithm>
+
+extern "C"
+{
+#include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "funcapi.h"
+#include "utils/acl.h"
+
+	PG_FUNCTION_INFO_V1(keepalive_status);
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+constexpr int status_columns = 29;
+
+bool governs(const Wanted &wanted)
+{
+	return wanted.governed;
+}
+
+const char *policy_state(const ListedSession &session)
+{
+	if (session.slot == nullptr || !governs(session.wanted))
+		return nullptr;
+	bool outstanding =
+		pg_atomic_read_u64(&shared->distributed) < pg_atomic_read_u64(&shared->requested);
+	if (outstanding || session.session.applied != session.wanted.version)
+		return "pending";
+	if (session.session.failed != 0 || session.session.keepalive_failed)
+		return "failed";
+	return session.session.overridden != 0 ? "overridden" : "applied";
+}
+
+void add_name(RowValues<status_columns> &row, const char *name)
+{
+	if (name == nullptr)
+	{
+		row.add_null();
+		return;
+	}
+	auto *copy = static_cast<NameData *>(palloc0(sizeof(NameData)));
+	namestrcpy(copy, name);
+	row.add(NameGetDatum(copy));
+}
+
+void add_in_force(RowValues<status_columns> &row, const Session &session)
+{
+	auto value = [&](Setting setting)
+	{
+		return session.in_force[static_cast<int>(setting)];
+	};
+	if (session.transport == Transport::tcp)
+	{
+		row.add(BoolGetDatum(session.keepalive));
+		row.add(interval_datum(value(Setting::keepalives_idle) * INT64CONST(1000)));
+		row.add(interval_datum(value(Setting::keepalives_interval) * INT64CONST(1000)));
+		row.add(Int32GetDatum(value(Setting::keepalives_count)));
+		row.add(interval_datum(value(Setting::user_timeout)));
+	}
+	else
+		row.add_nulls_to(row.count + 5);
+	row.add(interval_datum(value(Setting::client_check)));
+}
+
+void add_kernel_view(RowValues<status_columns> &row, const SocketFacts &facts)
+{
+	if (!facts.found)
+	{
+		// Given up by the kernel, and not yet closed by its backend.
+		row.add_text(tcp_state_name(TcpState::close));
+		row.add_nulls_to(status_columns);
+		return;
+	}
+
+	bool probing = facts.timer == Timer::keepalive || facts.timer == Timer::persist;
+	row.add_text(tcp_state_name(facts.state));
+	row.add_text(timer_name(facts.timer));
+	if (facts.timer == Timer::off)
+		row.add_null();
+	else
+		row.add(interval_datum(facts.timer_expires_ms));
+	row.add(Int32GetDatum(probing ? facts.retransmits : 0));
+	row.add(Int32GetDatum(facts.timer == Timer::retransmit ? facts.retransmits : 0));
+	if (facts.info.received > 0)
+		row.add(interval_datum(
+			std::min(facts.info.last_data_recv, facts.info.last_ack_recv)));
+	else
+		row.add_null();
+	row.add(Int64GetDatum(facts.send_queue));
+	row.add(Int64GetDatum(facts.recv_queue));
+	if (facts.info.received > 0)
+		row.add(Float8GetDatum(facts.info.rtt / 1000.0));
+	else
+		row.add_null();
+}
+
+void add_session(ReturnSetInfo *result, const ListedSession &listed,
+                 const SocketFacts &facts)
+{
+	const PgBackendStatus *backend = &listed.status->backendStatus;
+	RowValues<status_columns> row;
+
+	row.add(Int32GetDatum(backend->st_procpid));
+	add_name(row, OidIsValid(backend->st_databaseid)
+	                  ? get_database_name(backend->st_databaseid)
+	                  : nullptr);
+	add_name(row, OidIsValid(backend->st_userid)
+	                  ? GetUserNameFromId(backend->st_userid, true)
+	                  : nullptr);
+	row.add_text(backend->st_appname);
+
+	if (listed.visible)
+	{
+		row.add_text(GetBackendTypeDesc(backend->st_backendType));
+		if (listed.slot != nullptr)
+		{
+			const Session &session = listed.session;
+			bool tcp = session.transport == Transport::tcp;
+			if (tcp)
+			{
+				Endpoint client = unmapped(session.socket.remote);
+				row.add(address_datum(client.family, client.address.data()));
+				row.add(Int32GetDatum(client.port));
+			}
+			else
+			{
+				row.add_null();
+				row.add(Int32GetDatum(-1));
+			}
+			row.add_text(tcp ? "tcp" : "unix");
+			row.add_text(listed.wanted.governed ? listed.wanted.policy : nullptr);
+			row.add_text(policy_state(listed));
+			add_in_force(row, session);
+			if (tcp)
+				add_kernel_view(row, facts);
+		}
+	}
+	row.add_nulls_to(status_columns);
+	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+}
+
+} // namespace
+} // namespace guard::pg
+
+extern "C" PGDLLEXPORT Datum keepalive_status(PG_FUNCTION_ARGS)
+{
+	using namespace guard;
+	using namespace guard::pg;
+
+	InitMaterializedSRF(fcinfo, 0);
+	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+
+	SessionList list = list_sessions();
+	auto *wanted = static_cast<SocketId *>(palloc0((list.count + 1) * sizeof(SocketId)));
+	auto *facts =
+		static_cast<SocketFacts *>(palloc0((list.count + 1) * sizeof(SocketFacts)));
+	for (int i = 0; i < list.count; i++)
+		if (list.sessions[i].visible)
+			wanted[i] = list.sessions[i].session.socket;
+
+	Details details = {};
+	details.info = true;
+	ReadOutcome outcome = read_sockets(wanted, list.count, facts, details);
+	if (outcome.kind != ReadOutcome::ok)
+		ereport(ERROR,
+		        (errcode(ERRCODE_SYSTEM_ERROR),
+		         errmsg("could not read sockets from the kernel: %s", outcome.message)));
+
+	for (int i = 0; i < list.count; i++)
+		if (still_there(list.sessions[i]))
+			add_session(result, list.sessions[i], facts[i]);
+	return 0;
+}

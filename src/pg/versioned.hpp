@@ -1,0 +1,55 @@
+// A value in shared memory with one writer at a time and any number of readers
+// that never block it (a sequence lock).
+#pragma once
+
+#include "pg/postgres.hpp"
+
+#include <cstring>
+#include <type_traits>
+
+namespace guard::pg
+{
+
+template <typename T> struct Versioned
+{
+	static_assert(std::is_trivially_copyable_v<T>);
+
+	pg_atomic_uint32 sequence; // odd while being written
+	T value;
+
+	void init()
+	{
+		pg_atomic_init_u32(&sequence, 0);
+		memset(static_cast<void *>(&value), 0, sizeof(T));
+	}
+
+	// Async-signal-safe.
+	void write(const T &next)
+	{
+		std::uint32_t before = pg_atomic_read_u32(&sequence);
+		pg_atomic_write_u32(&sequence, before + 1);
+		pg_write_barrier();
+		memcpy(static_cast<void *>(&value), &next, sizeof(T));
+		pg_write_barrier();
+		pg_atomic_write_u32(&sequence, before + 2);
+	}
+
+	// Copies the value as it was at one moment.  False if writers kept it busy;
+	// async-signal-safe.
+	bool read(T &copy) const
+	{
+		auto *seq = const_cast<pg_atomic_uint32 *>(&sequence);
+		for (int attempt = 0; attempt < 10000; attempt++)
+		{
+			std::uint32_t before = pg_atomic_read_u32(seq);
+			pg_read_barrier();
+			memcpy(static_cast<void *>(&copy), &value, sizeof(T));
+			pg_read_barrier();
+			if ((before & 1) == 0 && pg_atomic_read_u32(seq) == before)
+				return true;
+		}
+		return false;
+	}
+};
+
+} // namespace guard::pg

@@ -42,6 +42,28 @@ inline config_int *int_setting(config_generic *record)
 #endif
 }
 
+// Where an integer setting's record has the "extra" of its reset value.
+inline void **reset_extra(config_generic *record)
+{
+#if PG_VERSION_NUM >= 190000
+	return &record->reset_extra;
+#else
+	return &int_setting(record)->reset_extra;
+#endif
+}
+
+// Changes the source of a setting's value, as guc.c's own set_guc_source().
+inline void set_source(config_generic *record, GucSource source)
+{
+#if PG_VERSION_NUM >= 160000
+	// Settings that are not at their default are in a list, whose head is not needed
+	// to leave it.
+	if (record->source != PGC_S_DEFAULT && source == PGC_S_DEFAULT)
+		dlist_delete(&record->nondef_link);
+#endif
+	record->source = source;
+}
+
 // Memory for a check hook's "extra", which PostgreSQL frees; nullptr if there is none.
 inline void *allocate_extra(size_t size)
 {

@@ -192,8 +192,9 @@ template <Setting setting> void assign_hook(int value, void *extra)
 	n.displaced = false;
 	if (n.assign != nullptr)
 		n.assign(governed, extra);
-	publish_assigned(
-		setting == Setting::client_check ? value : variable_value(Setting::client_check));
+	publish_assigned(wanted, setting, governed, value);
+	if (governed != value)
+		synchronization_needed = true;
 	release_updates();
 }
 
@@ -216,18 +217,18 @@ template <Setting setting> bool wrap()
 }
 
 // Back to the value and source of postgresql.conf.  SET's machinery has no way to
-// lower a source, so the record is changed; to PGC_S_FILE at the lowest, because a
-// default's source is also kept by a list (set_guc_source in guc.c).
+// lower a source, so the record is changed, as ProcessConfigFile() does it for a line
+// that has gone.
 void release_default(NativeSetting &n)
 {
 	ConfiguredValues configured;
 	if (!shared->configured.read(configured))
 		return;
 	auto index = &n - settings;
-	GucSource source = std::max(configured.source[index], PGC_S_FILE);
+	GucSource source = configured.source[index];
 
 	if (n.record->source == PGC_S_GLOBAL)
-		n.record->source = source;
+		compat::set_source(n.record, source);
 	if (n.record->reset_source == PGC_S_GLOBAL)
 		n.record->reset_source = source;
 	for (GucStack *stack = n.record->stack; stack != nullptr; stack = stack->prev)
@@ -267,18 +268,22 @@ ConfiguredValues configured_values()
 
 void remember_system_defaults(Port *port)
 {
-	// StreamConnection() has applied postgresql.conf's values already, and then
-	// the Port knows the defaults; else the kernel still has them.
+	// Where postgresql.conf has set something, the Port knows the default from before;
+	// else the kernel still has it, and the Port is told: it asks the kernel when it
+	// first sets an option, and by then force_setting() may have changed it.
 	Options now = {};
 	read_options(port->sock, now);
-	const int known[tcp_setting_count] = {
-		port->default_keepalives_idle, port->default_keepalives_interval,
-		port->default_keepalives_count, port->default_tcp_user_timeout};
-	const int current[tcp_setting_count] = {now.keepalives_idle, now.keepalives_interval,
-	                                        now.keepalives_count, now.user_timeout_ms};
-	for (int i = 0; i < tcp_setting_count; i++)
-		settings[i].system_default = known[i] > 0 ? known[i] : current[i];
-	native(Setting::user_timeout).system_default = 0;
+	if (port->default_keepalives_idle <= 0)
+		port->default_keepalives_idle = now.keepalives_idle;
+	if (port->default_keepalives_interval <= 0)
+		port->default_keepalives_interval = now.keepalives_interval;
+	if (port->default_keepalives_count <= 0)
+		port->default_keepalives_count = now.keepalives_count;
+
+	native(Setting::keepalives_idle).system_default = port->default_keepalives_idle;
+	native(Setting::keepalives_interval).system_default =
+		port->default_keepalives_interval;
+	native(Setting::keepalives_count).system_default = port->default_keepalives_count;
 }
 
 std::int32_t resolved(Setting setting, std::int32_t value)
@@ -361,6 +366,11 @@ void apply_native_setting(Setting setting, const Wanted &wanted)
 	else if (n.default_is_ours)
 		release_default(n);
 	applying = false;
+
+	// What RESET would bring back.
+	if (const auto *choice = static_cast<const Choice *>(*compat::reset_extra(n.record)))
+		n.integer->reset_val =
+			govern(setting, choice->native, choice->may_override, wanted);
 }
 
 } // namespace guard::pg

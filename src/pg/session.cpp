@@ -51,9 +51,19 @@ std::uint8_t bit(Setting setting)
 	return 1 << static_cast<int>(setting);
 }
 
+// What the session should have of every setting.  Async-signal-safe.
+SettingValues effective_values(const Wanted &wanted)
+{
+	SettingValues values;
+	for (int i = 0; i < setting_count; i++)
+		values[i] = effective_value(static_cast<Setting>(i), wanted);
+	return values;
+}
+
 // Compares what is in force with what should be, and publishes both.
 // Async-signal-safe.
-void publish(const Wanted &wanted, std::int32_t client_check)
+void publish(const Wanted &wanted, const SettingValues &expected,
+             std::int32_t client_check)
 {
 	session.overridden = session.failed = 0;
 	session.keepalive_failed = false;
@@ -81,7 +91,7 @@ void publish(const Wanted &wanted, std::int32_t client_check)
 		std::int32_t in_force = session.in_force[i];
 		if (in_force == resolved(setting, wanted.settings.get(setting)))
 			continue;
-		if (in_force == resolved(setting, effective_value(setting, wanted)))
+		if (in_force == resolved(setting, expected[i]))
 			session.overridden |= bit(setting);
 		else
 			session.failed |= bit(setting);
@@ -133,7 +143,7 @@ void on_update_signal(int)
 	{
 		force_settings(wanted);
 		session.applied = wanted.version;
-		publish(wanted, variable_value(Setting::client_check));
+		publish(wanted, effective_values(wanted), variable_value(Setting::client_check));
 		synchronization_needed = true;
 	}
 	errno = saved_errno;
@@ -246,13 +256,15 @@ void release_updates()
 	sigprocmask(SIG_SETMASK, &mask_before_hold, nullptr);
 }
 
-void publish_assigned(std::int32_t client_check)
+void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expected,
+                      std::int32_t variable)
 {
-	Wanted wanted;
-	if (!my_slot->wanted.read(wanted))
-		return;
-
-	publish(wanted, client_check);
+	// The setting's record and variable do not have the new value yet.
+	SettingValues values = effective_values(wanted);
+	values[static_cast<int>(setting)] = expected;
+	publish(wanted, values,
+	        setting == Setting::client_check ? variable
+	                                         : variable_value(Setting::client_check));
 
 	if (wanted.version != synchronized_version)
 	{
@@ -279,7 +291,7 @@ void synchronize_settings()
 		force_settings(wanted);
 		synchronized_version = wanted.version;
 		session.applied = wanted.version;
-		publish(wanted, variable_value(Setting::client_check));
+		publish(wanted, effective_values(wanted), variable_value(Setting::client_check));
 	}
 	PG_FINALLY();
 	{

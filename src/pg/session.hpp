@@ -30,9 +30,10 @@ void synchronize_settings();
 // Whether synchronize_settings() has something to do.
 extern volatile sig_atomic_t synchronization_needed;
 
-// Publishes what is in force after an assign hook.  `client_check` is the value of
-// client_connection_check_interval, which the hook knows before the variable has it.
-void publish_assigned(std::int32_t client_check);
+// Publishes what is in force after an assign hook has brought `expected` into force;
+// the setting's variable is about to become `variable`.
+void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expected,
+                      std::int32_t variable);
 
 // Keep the update signal away and let it in again; not to be nested.
 void hold_updates();

@@ -47,7 +47,7 @@ bool database_exists()
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	(void) GetTransactionSnapshot();
+	(void)GetTransactionSnapshot();
 
 	Relation catalog = table_open(DatabaseRelationId, AccessShareLock);
 	TableScanDesc scan = table_beginscan_catalog(catalog, 0, nullptr);

@@ -29,6 +29,10 @@ struct Sysctl
 };
 
 constexpr const char *old_kernel = "this kernel does not have it";
+// The kernel registers some for its first network namespace only (ipv4_table,
+// net_core_table), so a container does not see them.
+constexpr const char *first_namespace =
+	"the kernel does not show it in this network namespace";
 constexpr const char *no_conntrack = "connection tracking is not loaded";
 
 constexpr Sysctl sysctls[] = {
@@ -63,9 +67,9 @@ constexpr Sysctl sysctls[] = {
      "retransmissions that end a connection which no process holds any more; 0 means 8",
      old_kernel},
 	{ipv4, "tcp_max_orphans", "sockets",
-     "connections that no process holds; those beyond are reset", old_kernel},
+     "connections that no process holds; those beyond are reset", first_namespace},
 	{ipv4, "tcp_mem", "pages", "memory of all TCP sockets: low, pressure, limit",
-     old_kernel},
+     first_namespace},
 	{ipv4, "tcp_rmem", "bytes", "receive buffer of a TCP socket: least, default, most",
      old_kernel},
 	{ipv4, "tcp_wmem", "bytes", "send buffer of a TCP socket: least, default, most",
@@ -73,11 +77,11 @@ constexpr Sysctl sysctls[] = {
 	{ipv4, "tcp_ehash_entries", "buckets",
      "size of the table of connections; negative: the table of the first namespace is "
      "used too",
-     "in Linux 6.2 and later"},
+     "in Linux 6.1 and later"},
 	{core, "somaxconn", "connections", "limit of every listener's accept queue",
      old_kernel},
 	{core, "rmem_max", "bytes", "limit of a receive buffer set by SO_RCVBUF",
-     "not in this network namespace"},
+     first_namespace},
 	{netfilter, "nf_conntrack_tcp_timeout_established", "s",
      "silence after which connection tracking forgets an established connection",
      no_conntrack},
@@ -114,7 +118,7 @@ constexpr Figure figures[] = {
 	{"sockstat", "TCP:", "inuse", "sockstat_tcp_inuse", "sockets",
      "TCP over IPv4 sockets in this network namespace, listeners included"},
 	{"sockstat", "TCP:", "orphan", "sockstat_tcp_orphan", "sockets",
-     "TCP connections that no process holds any more"},
+     "TCP connections of the whole host that no process holds any more"},
 	{"sockstat", "TCP:", "tw", "sockstat_tcp_tw", "sockets",
      "TCP connections in TIME_WAIT"},
 	{"sockstat", "TCP:", "alloc", "sockstat_tcp_alloc", "sockets",

@@ -2,13 +2,18 @@
 #include "kernel/sock_diag.hpp"
 
 #include "kernel_loopback.hpp"
+#include "kernel_namespace.hpp"
 
 #include <algorithm>
 #include <set>
 
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 using namespace guard;
 using loopback::Connection;
@@ -201,6 +206,45 @@ TEST(SockDiagQuery, SeesAFin)
 	usleep(10000);
 	SockDiag diag;
 	EXPECT_EQ(ask(diag, id_of(c.server)).state, TcpState::close_wait);
+}
+
+// The network is gone: an idle connection's probes, a busy one's retransmissions.
+TEST(SockDiagQuery, SeesProbesAndRetransmissions)
+{
+	const int result = OwnNetwork::run(
+		[](OwnNetwork &network)
+		{
+			Listener listener;
+			Connection idle(listener);
+			Connection busy(listener);
+			for (const int fd : {int{idle.server}, int{busy.server}})
+			{
+				loopback::set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+				loopback::set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
+				loopback::set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
+			}
+			network.loopback_up(false);
+			if (write(busy.server, "x", 1) != 1)
+				return 1;
+			usleep(2600000);
+
+			const SocketId wanted[] = {id_of(idle.server), id_of(busy.server)};
+			SocketFacts answers[2];
+			SockDiag diag;
+			diag.query(wanted, 2, answers, {});
+			const auto &[silent, sending] = answers;
+			if (silent.timer != Timer::keepalive || silent.retransmits < 1 ||
+		        silent.info.probes != silent.retransmits || silent.info.retransmits != 0)
+				return 2;
+			if (sending.timer != Timer::retransmit || sending.retransmits < 1 ||
+		        sending.info.retransmits != sending.retransmits ||
+		        sending.send_queue != 1)
+				return 3;
+			return 0;
+		});
+	if (result == OwnNetwork::not_allowed)
+		GTEST_SKIP() << "may not make a network namespace";
+	EXPECT_EQ(result, 0);
 }
 
 TEST(SockDiagQuery, NoFamilyIsNotFound)
@@ -433,4 +477,32 @@ TEST(SockDiag, NoFileIsNoRefusal)
 	setrlimit(RLIMIT_NOFILE, &old);
 	EXPECT_EQ(error, EMFILE);
 	EXPECT_FALSE(refused);
+}
+
+// A sandbox without netlink, as container runtimes make it with seccomp.
+TEST(SockDiag, ForbiddenNetlinkIsARefusal)
+{
+	const auto in_sandbox = []
+	{
+		sock_filter program[] = {
+			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 1),
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		};
+		const sock_fprog filter = {std::size(program), program};
+		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+		    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+			_exit(1);
+		try
+		{
+			SockDiag diag;
+			_exit(2);
+		}
+		catch (const SockDiagError &error)
+		{
+			_exit(error.is_refused() && error.code().value() == EACCES ? 0 : 3);
+		}
+	};
+	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
 }

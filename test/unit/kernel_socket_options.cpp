@@ -1,0 +1,191 @@
+// Options read and set on real sockets, and what identifies a socket.
+#include "kernel/socket_options.hpp"
+
+#include "kernel/sock_diag.hpp"
+#include "kernel_loopback.hpp"
+#include "kernel_namespace.hpp"
+
+#include <cstdio>
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+using namespace guard;
+using loopback::Connection;
+using loopback::Fd;
+using loopback::Listener;
+
+namespace
+{
+
+int system_default(const char *name)
+{
+	int value = -1;
+	const std::string path = std::string("/proc/sys/net/ipv4/") + name;
+	if (FILE *file = std::fopen(path.c_str(), "r"))
+	{
+		if (std::fscanf(file, "%d", &value) != 1)
+			value = -1;
+		std::fclose(file);
+	}
+	return value;
+}
+
+} // namespace
+
+TEST(SocketOptions, DefaultsAreTheSystems)
+{
+	Listener listener;
+	Connection c(listener);
+	Options o;
+	ASSERT_EQ(read_options(c.server, o), 0);
+	EXPECT_EQ(o.keepalive, 0);
+	EXPECT_EQ(o.keepalives_idle, system_default("tcp_keepalive_time"));
+	EXPECT_EQ(o.keepalives_interval, system_default("tcp_keepalive_intvl"));
+	EXPECT_EQ(o.keepalives_count, system_default("tcp_keepalive_probes"));
+	EXPECT_EQ(o.user_timeout_ms, 0);
+}
+
+TEST(SocketOptions, WhatIsSetIsRead)
+{
+	Listener listener;
+	Connection c(listener);
+	EXPECT_EQ(set_keepalive(c.server, true), 0);
+	EXPECT_EQ(set_keepalives_idle(c.server, 32767), 0);
+	EXPECT_EQ(set_keepalives_interval(c.server, 7), 0);
+	EXPECT_EQ(set_keepalives_count(c.server, 127), 0);
+	EXPECT_EQ(set_user_timeout(c.server, 2147483647), 0);
+	Options o;
+	ASSERT_EQ(read_options(c.server, o), 0);
+	EXPECT_EQ(o.keepalive, 1);
+	EXPECT_EQ(o.keepalives_idle, 32767);
+	EXPECT_EQ(o.keepalives_interval, 7);
+	EXPECT_EQ(o.keepalives_count, 127);
+	EXPECT_EQ(o.user_timeout_ms, 2147483647);
+
+	EXPECT_EQ(set_keepalive(c.server, false), 0);
+	EXPECT_EQ(set_user_timeout(c.server, 0), 0);
+	ASSERT_EQ(read_options(c.server, o), 0);
+	EXPECT_EQ(o.keepalive, 0);
+	EXPECT_EQ(o.user_timeout_ms, 0);
+}
+
+TEST(SocketOptions, BeyondTheBoundsIsAnError)
+{
+	Listener listener;
+	Connection c(listener);
+	Options before;
+	ASSERT_EQ(read_options(c.server, before), 0);
+	errno = 0;
+	EXPECT_EQ(set_keepalives_idle(c.server, 0), EINVAL);
+	EXPECT_EQ(set_keepalives_idle(c.server, 32768), EINVAL);
+	EXPECT_EQ(set_keepalives_interval(c.server, 32768), EINVAL);
+	EXPECT_EQ(set_keepalives_count(c.server, 128), EINVAL);
+	EXPECT_EQ(set_user_timeout(c.server, -1), EINVAL);
+	Options after;
+	ASSERT_EQ(read_options(c.server, after), 0);
+	EXPECT_EQ(after.keepalives_idle, before.keepalives_idle);
+	EXPECT_EQ(after.keepalives_count, before.keepalives_count);
+	EXPECT_EQ(errno, 0);
+}
+
+TEST(SocketOptions, ErrnoIsKept)
+{
+	Options o;
+	SocketId id;
+	errno = ENOTTY;
+	EXPECT_EQ(read_options(-1, o), EBADF);
+	EXPECT_EQ(set_keepalive(-1, true), EBADF);
+	EXPECT_EQ(read_socket_id(-1, id), EBADF);
+	EXPECT_EQ(errno, ENOTTY);
+}
+
+TEST(SocketOptions, AUnixSocketHasNone)
+{
+	int ends[2];
+	ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	const Fd a(ends[0]);
+	const Fd b(ends[1]);
+	Options o;
+	SocketId id;
+	EXPECT_EQ(read_options(a, o), EOPNOTSUPP);
+	EXPECT_EQ(read_socket_id(a, id), EAFNOSUPPORT);
+}
+
+// A pending error is its owner's: reading everything here leaves it.
+TEST(SocketOptions, APendingErrorIsLeftToTheOwner)
+{
+	Listener listener;
+	Connection c(listener);
+	const linger now = {1, 0};
+	setsockopt(c.client, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	c.client.close(); // sends a reset
+	usleep(10000);
+	Options o;
+	SocketId id;
+	EXPECT_EQ(read_options(c.server, o), 0);
+	EXPECT_EQ(read_socket_id(c.server, id), ENOTCONN);
+	EXPECT_EQ(id.local.port, listener.port);
+	EXPECT_EQ(set_keepalive(c.server, true), 0);
+	char byte;
+	EXPECT_EQ(recv(c.server, &byte, 1, 0), -1);
+	EXPECT_EQ(errno, ECONNRESET);
+}
+
+TEST(SocketId, IsTheSocket)
+{
+	Listener listener;
+	Connection c(listener);
+	SocketId id;
+	ASSERT_EQ(read_socket_id(c.server, id), 0);
+	EXPECT_EQ(id.local.family, 4);
+	EXPECT_EQ(id.local.port, listener.port);
+	EXPECT_EQ(id.remote.port, loopback::local_address(c.client).endpoint().port);
+	EXPECT_EQ(id.remote.address[0], 127);
+	EXPECT_EQ(id.interface, 0U);
+	EXPECT_EQ(id.cookie, loopback::cookie(c.server));
+	SocketId other;
+	ASSERT_EQ(read_socket_id(c.client, other), 0);
+	EXPECT_NE(other.cookie, id.cookie);
+	EXPECT_TRUE(same_endpoint(other.local, id.remote));
+}
+
+TEST(SocketId, AListenerHasNoPeer)
+{
+	Listener listener;
+	SocketId id;
+	EXPECT_EQ(read_socket_id(listener.fd, id), ENOTCONN);
+	EXPECT_EQ(id.local.port, listener.port);
+	EXPECT_EQ(id.remote.family, 0);
+	EXPECT_NE(id.cookie, 0U);
+}
+
+// A connection between link-local addresses is bound to its interface, and the kernel
+// finds it by that only.
+TEST(SocketId, LinkLocalIsFoundThroughItsInterface)
+{
+	const int result = OwnNetwork::run(
+		[](OwnNetwork &network)
+		{
+			if (!network.add_ipv6("fe80::1"))
+				return OwnNetwork::not_allowed;
+			usleep(100000);
+			Listener listener("::");
+			Connection c(listener, "fe80::1", network.loopback_index());
+			SocketId id;
+			if (read_socket_id(c.server, id) != 0 ||
+		        id.interface != network.loopback_index())
+				return 1;
+			SockDiag diag;
+			SocketFacts facts;
+			diag.query(&id, 1, &facts, {});
+			if (!facts.found || facts.id.cookie != id.cookie)
+				return 2;
+			id.interface = 0; // the test tests something
+			diag.query(&id, 1, &facts, {});
+			return facts.found ? 3 : 0;
+		});
+	if (result == OwnNetwork::not_allowed)
+		GTEST_SKIP() << "may not make a network namespace with IPv6";
+	EXPECT_EQ(result, 0);
+}

@@ -1,0 +1,115 @@
+# A PostgreSQL::Test::Cluster with the guard loaded, that listens on its Unix
+# socket and on every address of its namespace, and trusts everybody.
+#
+#   my $node = KeepaliveGuard::Cluster->start_new('primary');
+#   $node->policy(name => 'app', role => 'app', tcp_keepalives_idle => '60s');
+#   $node->wait_for_policies;
+#   my $session = $node->session(host => $host, user => 'app');
+package KeepaliveGuard::Cluster;
+
+use strict;
+use warnings;
+use parent 'PostgreSQL::Test::Cluster';
+
+use JSON::PP 'decode_json';
+use KeepaliveGuard::Session;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(time usleep);
+
+# A new cluster, running, with the extension created in the database postgres.
+# Options: preload => 0: a plain PostgreSQL without the extension; conf: lines for
+# postgresql.conf; others as for init(), such as allows_streaming => 1.
+sub start_new
+{
+	my ($class, $name, %options) = @_;
+	my $preload = delete $options{preload} // 1;
+	my $conf = delete $options{conf} // '';
+
+	my $self = $class->new($name);
+	$self->init(%options);
+	$self->append_conf('postgresql.conf', "listen_addresses = '*'\nmax_connections = 100\n");
+	$self->append_conf('postgresql.conf', "shared_preload_libraries = 'keepalive_guard'\n")
+	  if $preload;
+	$self->append_conf('postgresql.conf', $conf);
+	$self->append_conf('pg_hba.conf', <<'END');
+host all all all trust
+host replication all all trust
+END
+	$self->start;
+	$self->safe_psql('postgres', 'CREATE EXTENSION keepalive_guard') if $preload;
+	return $self;
+}
+
+# A KeepaliveGuard::Session with this cluster: with the options of its new().
+sub session
+{
+	my ($self, %options) = @_;
+	return KeepaliveGuard::Session->new(port => $self->port, %options);
+}
+
+# The same over the Unix socket.
+sub unix_session
+{
+	my ($self, %options) = @_;
+	return $self->session(socket => $self->host, %options);
+}
+
+# Inserts a policy: columns of keepalive_policy with their values, undef for NULL.
+sub policy
+{
+	my ($self, %columns) = @_;
+	my @names = sort keys %columns;
+	my @values = map { defined ? "'" . s/'/''/gr . "'" : 'NULL' } @columns{@names};
+	$self->safe_psql('postgres',
+		sprintf 'INSERT INTO keepalive_policy (%s) VALUES (%s)',
+		join(', ', @names), join(', ', @values));
+	return;
+}
+
+# Waits until all that was committed is in force in every session.
+sub wait_for_policies
+{
+	my ($self) = @_;
+	$self->poll_query_until('postgres', 'SELECT pending = 0 FROM keepalive_apply()')
+	  or die "policies are still pending\n";
+	return;
+}
+
+# The row of keepalive_status() of a backend: { column => value }, undef for NULL, 1
+# and 0 for booleans; undef if there is no such row.
+sub status
+{
+	my ($self, $pid) = @_;
+	my $json = $self->safe_psql('postgres',
+		"SELECT to_json(s) FROM keepalive_status() s WHERE s.pid = $pid");
+	return $json eq '' ? undef : decode_json($json);
+}
+
+# Where the log ends now: for log_count().
+sub log_end
+{
+	my ($self) = @_;
+	return -s $self->logfile // 0;
+}
+
+# How many lines of the log match, from that offset on.
+sub log_count
+{
+	my ($self, $pattern, $from) = @_;
+	return scalar grep { /$pattern/ } split /\n/, slurp_file($self->logfile, $from // 0);
+}
+
+# Waits until a backend has gone: the seconds that took, undef after the timeout.
+sub wait_for_exit
+{
+	my ($self, $pid, $timeout) = @_;
+	my $start = time;
+	while (-d "/proc/$pid")
+	{
+		return if time - $start > $timeout;
+		usleep(20_000);
+	}
+	return time - $start;
+}
+
+1;

@@ -1,0 +1,215 @@
+# A client's host: see KeepaliveGuard::Network, which makes it.
+package KeepaliveGuard::Host;
+
+use strict;
+use warnings;
+
+use IPC::Run ();
+use Time::HiRes 'usleep';
+
+require 'syscall.ph';
+
+use constant CLONE_NEWNET => 0x40000000;
+
+my $test_process = $$;
+
+sub new
+{
+	my ($class, $n) = @_;
+	my $self = bless { n => $n }, $class;
+
+	my $pid = fork // die "fork: $!";
+	if ($pid == 0)
+	{
+		exec 'unshare', '--net', '--', 'sleep', 'infinity' or die "unshare: $!";
+	}
+	$self->{pid} = $pid;
+	my $own = readlink '/proc/self/ns/net';
+	usleep(1000) while (readlink("/proc/$pid/ns/net") // $own) eq $own;
+
+	_must('ip', 'link', 'add', "veth$n", 'type', 'veth', 'peer', 'name', 'eth0', 'netns', $pid);
+	_must('ip', 'link', 'set', "veth$n", 'up');
+	_must('ip', 'address', 'add', $self->server . '/24', 'dev', "veth$n");
+	_must('ip', 'address', 'add', $self->server6 . '/64', 'dev', "veth$n", 'nodad');
+	$self->_must_here('ip', 'link', 'set', 'lo', 'up');
+	$self->_up;
+	return $self;
+}
+
+sub address { return "10.77.$_[0]{n}.2" }
+sub address6 { return "fd00:77:$_[0]{n}::2" }
+sub server { return "10.77.$_[0]{n}.1" }
+sub server6 { return "fd00:77:$_[0]{n}::1" }
+
+# A process that is in this host's network namespace.
+sub pid { return $_[0]{pid} }
+
+# The command that runs a command in this host, without any capability.
+sub command
+{
+	my ($self, @command) = @_;
+	return ('nsenter', "--target=$self->{pid}", '--net', '--', 'uncapped', @command);
+}
+
+# Runs a command in this host to its end: its stdout, stderr and exit status.
+sub run
+{
+	my ($self, @command) = @_;
+	my ($stdout, $stderr) = ('', '');
+	IPC::Run::run [ $self->command(@command) ], '<', \undef, '>', \$stdout, '2>', \$stderr;
+	chomp $stdout;
+	return ($stdout, $stderr, $? >> 8);
+}
+
+# Starts a command in this host: an IPC::Run harness, killed with the test.
+sub start
+{
+	my ($self, @command) = @_;
+	my ($stdin, $stdout, $stderr) = ('', '', '');
+	return IPC::Run::start [ $self->command(@command) ], '<', \$stdin, '>', \$stdout, '2>', \$stderr;
+}
+
+# Runs code with this process in the host's network namespace.  A socket that the
+# code makes stays in that namespace.
+sub within
+{
+	my ($self, $code) = @_;
+	open my $own, '<', '/proc/self/ns/net' or die "/proc/self/ns/net: $!";
+	open my $host, '<', "/proc/$self->{pid}/ns/net" or die "the host is gone: $!";
+	_setns($host);
+	my @result = eval { $code->() };
+	my $error = $@;
+	_setns($own);
+	die $error if $error;
+	return wantarray ? @result : $result[0];
+}
+
+# From now on, TCP packets from and to this host vanish: as if it had lost power
+# behind a router, so that the server's neighbour table does not tell.  Options:
+# port => N: only packets of the connection with this client port.
+sub drop
+{
+	my ($self, %options) = @_;
+	$self->_filter(
+		$options{port}
+		? ("tcp dport $options{port} drop", "tcp sport $options{port} drop")
+		: ('meta l4proto tcp drop', 'meta l4proto tcp drop'));
+	return;
+}
+
+# From now on this host forwards nothing: the server is told by ICMP that it is
+# unreachable.
+sub unreachable
+{
+	my ($self) = @_;
+	$self->_filter('meta l4proto tcp reject with icmpx type host-unreachable', 'meta l4proto tcp drop');
+	return;
+}
+
+# From now on each TCP packet of the server is answered by a reset: as by a host
+# that was restarted.
+sub refuse
+{
+	my ($self) = @_;
+	$self->_filter('meta l4proto tcp reject with tcp reset', 'tcp flags & rst == 0 drop');
+	return;
+}
+
+# From now on nothing comes from this host, not even an answer to ARP or neighbour
+# discovery, and the server has forgotten where it was: as if it had lost power on
+# the server's own network some time ago.
+sub power_off
+{
+	my ($self) = @_;
+	$self->_nft(<<'END');
+table netdev lab {
+	chain in { type filter hook ingress device eth0 priority 0; drop; }
+}
+table inet lab {
+	chain out { type filter hook output priority 0; drop; }
+}
+END
+	_must('ip', 'neighbour', 'flush', 'dev', "veth$self->{n}");
+	return;
+}
+
+# Takes the link away: the server's end of it has no carrier either.
+sub link_down
+{
+	my ($self) = @_;
+	$self->_must_here('ip', 'link', 'set', 'eth0', 'down');
+	return;
+}
+
+# Undoes all of these.
+sub restore
+{
+	my ($self) = @_;
+	$self->_nft('');
+	$self->_up;
+	return;
+}
+
+sub _filter
+{
+	my ($self, $in, $out) = @_;
+	# The input hook, as reject is for input; the output of this host's own TCP
+	# may fail with EPERM, which is of no matter to the server.
+	$self->_nft(<<"END");
+table inet lab {
+	chain in { type filter hook input priority 0; $in; }
+	chain out { type filter hook output priority 0; $out; }
+}
+END
+	return;
+}
+
+# Replaces what this host filters.
+sub _nft
+{
+	my ($self, $rules) = @_;
+	$self->_must_here('nft', "flush ruleset; $rules");
+	return;
+}
+
+sub _up
+{
+	my ($self) = @_;
+	$self->_must_here('ip', 'link', 'set', 'eth0', 'up');
+	$self->_must_here('ip', 'address', 'replace', $self->address . '/24', 'dev', 'eth0');
+	$self->_must_here('ip', 'address', 'replace', $self->address6 . '/64', 'dev', 'eth0', 'nodad');
+	return;
+}
+
+sub _must_here
+{
+	my ($self, @command) = @_;
+	_must('nsenter', "--target=$self->{pid}", '--net', '--', @command);
+	return;
+}
+
+sub _must
+{
+	my (@command) = @_;
+	my $output = '';
+	IPC::Run::run(\@command, '<', \undef, '>&', \$output)
+	  or die "@command failed: $output";
+	return;
+}
+
+sub _setns
+{
+	my ($namespace) = @_;
+	syscall(SYS_setns(), fileno $namespace, CLONE_NEWNET) == 0 or die "setns: $!";
+	return;
+}
+
+sub DESTROY
+{
+	my ($self) = @_;
+	local $?;
+	kill 'KILL', $self->{pid} if $$ == $test_process && $self->{pid};
+	return;
+}
+
+1;

@@ -1,0 +1,134 @@
+# What the kernel really has for a backend's socket, seen without any code of the
+# extension or of PostgreSQL: through a duplicate of the backend's descriptor
+# (pidfd_getfd, which needs the capabilities of the lab), and through ss.
+package KeepaliveGuard::Oracle;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use Socket qw(:DEFAULT IPPROTO_TCP TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT TCP_USER_TIMEOUT);
+use Time::HiRes qw(time usleep);
+
+our @EXPORT_OK = qw(client_socket socket_options socket_line socket_lines ss_milliseconds
+  wait_until_acknowledged);
+
+# The same numbers on every architecture, and newer than Perl's syscall.ph.
+use constant { SYS_pidfd_open => 434, SYS_pidfd_getfd => 438 };
+
+# A duplicate of a backend's socket to its client: the connected TCP socket of the
+# process whose peer has the given port, or any if none is given.  undef if there
+# is none.  As long as the caller keeps it the backend cannot close its connection.
+sub client_socket
+{
+	my ($pid, $port) = @_;
+	my $pidfd = syscall(SYS_pidfd_open, $pid, 0);
+	return if $pidfd < 0;
+	open my $process, '<&=', $pidfd or die "fdopen: $!";
+
+	foreach my $link (glob "/proc/$pid/fd/*")
+	{
+		next unless (readlink($link) // '') =~ /^socket:/;
+		my ($number) = $link =~ /(\d+)$/;
+		my $fd = syscall(SYS_pidfd_getfd, $pidfd, $number + 0, 0);
+		next if $fd < 0;
+		open my $socket, '+<&=', $fd or die "fdopen: $!";
+		my $peer = getpeername $socket or next;
+		my $family = sockaddr_family($peer);
+		next unless $family == AF_INET || $family == AF_INET6;
+		return $socket if !defined $port || $port == _port($peer);
+	}
+	return;
+}
+
+# The options in force for a backend's connection, by the kernel's own numbers:
+# { keepalive => 0|1, idle => s, interval => s, count => n, user_timeout => ms,
+#   port => the client's }.  undef if there is no such connection.
+sub socket_options
+{
+	my ($pid, $port) = @_;
+	my $socket = client_socket($pid, $port) or return;
+	my $get = sub { unpack 'i', getsockopt($socket, $_[0], $_[1]) // die "getsockopt: $!" };
+	return {
+		keepalive => $get->(SOL_SOCKET, SO_KEEPALIVE) ? 1 : 0,
+		idle => $get->(IPPROTO_TCP, TCP_KEEPIDLE),
+		interval => $get->(IPPROTO_TCP, TCP_KEEPINTVL),
+		count => $get->(IPPROTO_TCP, TCP_KEEPCNT),
+		user_timeout => $get->(IPPROTO_TCP, TCP_USER_TIMEOUT),
+		port => _port(getpeername $socket),
+	};
+}
+
+sub _port
+{
+	my ($address) = @_;
+	return (sockaddr_family($address) == AF_INET
+		? sockaddr_in($address)
+		: Socket::sockaddr_in6($address))[0];
+}
+
+# What `ss -tnoie` says of all TCP sockets of the server's namespace that are no
+# listeners: for each, { state, recv_queue, send_queue, local, local_port, peer,
+# peer_port, timer => { name, expires => ms, count }, cookie, text => the line }.
+# A socket without a running timer has no timer.
+sub socket_lines
+{
+	my @lines;
+	foreach my $line (split /\n/, `ss -tnoieOH`)
+	{
+		my ($state, $recv, $send, $local, $peer, $rest) = split ' ', $line, 6;
+		my %socket = (state => $state, recv_queue => $recv, send_queue => $send, text => $line);
+		@socket{qw(local local_port)} = _address($local);
+		@socket{qw(peer peer_port)} = _address($peer);
+		$socket{cookie} = hex $1 if $rest =~ /\bsk:([0-9a-f]+)/;
+		if ($rest =~ /\btimer:\(([^,]+),([^,]*),(\d+)\)/)
+		{
+			$socket{timer} = { name => $1, expires => ss_milliseconds($2), count => $3 };
+		}
+		push @lines, \%socket;
+	}
+	return @lines;
+}
+
+# The one of these with that client port.
+sub socket_line
+{
+	my ($port) = @_;
+	my ($line) = grep { $_->{peer_port} == $port } socket_lines();
+	return $line;
+}
+
+# Waits until the client with that port has acknowledged all that the server sent.  A
+# client that goes before that is not found by keepalive but by retransmission.
+sub wait_until_acknowledged
+{
+	my ($port) = @_;
+	my $until = time + 5;
+	while (my $socket = socket_line($port))
+	{
+		return if $socket->{send_queue} == 0;
+		die "the client does not acknowledge\n" if time > $until;
+		usleep(10_000);
+	}
+	return;
+}
+
+sub _address
+{
+	my ($text) = @_;
+	my ($address, $port) = $text =~ /^\[?(.*?)\]?:(\d+)$/ or die "ss says \"$text\"";
+	$address =~ s/%.*//;
+	return ($address, $port);
+}
+
+# ss's "1min5.120ms", "9.120ms" (9120 ms), "12sec" or "450ms" in milliseconds.
+sub ss_milliseconds
+{
+	my ($text) = @_;
+	my ($minutes, $seconds, $milliseconds) =
+	  $text =~ /^(?:(\d+)min)?(?:(\d+)(?:sec|\.))?(?:(\d+)ms)?$/
+	  or die "ss says \"$text\" for a time";
+	return ($minutes // 0) * 60_000 + ($seconds // 0) * 1000 + ($milliseconds // 0);
+}
+
+1;

@@ -123,3 +123,51 @@ CREATE FUNCTION keepalive_status(
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION keepalive_status() IS
 	'each client backend and walsender: its policy, the settings in force in the kernel, and what the kernel knows of its peer';
+
+CREATE FUNCTION keepalive_explain(
+	database text,
+	role text,
+	client_addr inet DEFAULT NULL,
+	backend text DEFAULT 'client',
+	OUT "position" integer,
+	OUT policy text,
+	OUT priority integer,
+	OUT matches boolean,
+	OUT reason text,
+	OUT wins boolean,
+	OUT enforcement text,
+	OUT keepalive boolean,
+	OUT tcp_keepalives_idle interval,
+	OUT tcp_keepalives_interval interval,
+	OUT tcp_keepalives_count integer,
+	OUT tcp_user_timeout interval,
+	OUT client_connection_check_interval interval,
+	OUT dead_after interval,
+	OUT stall_timeout interval,
+	OUT detects_idle interval,
+	OUT detects_busy interval)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_explain(text, text, inet, text) IS
+	'every policy in match order: whether it matches such a connection, and what a session would get; the row without policy is PostgreSQL alone';
+REVOKE ALL ON FUNCTION keepalive_explain(text, text, inet, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_explain(text, text, inet, text) TO pg_monitor;
+
+--
+-- Doing
+--
+
+CREATE FUNCTION keepalive_apply(
+	timeout interval DEFAULT '5s',
+	OUT sessions bigint,
+	OUT applied bigint,
+	OUT overridden bigint,
+	OUT failed bigint,
+	OUT pending bigint)
+	RETURNS record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_apply(interval) IS
+	're-reads the policies, applies them to every session, and waits for the sessions to confirm';
+REVOKE ALL ON FUNCTION keepalive_apply(interval) FROM PUBLIC;

@@ -254,4 +254,14 @@ std::optional<std::int64_t> integer_sysctl(const std::string &path,
 	return value;
 }
 
+std::int64_t integer_sysctl_or(const char *path, std::int64_t fallback) noexcept
+try
+{
+	return integer_sysctl(path).value_or(fallback);
+}
+catch (...)
+{
+	return fallback;
+}
+
 } // namespace guard

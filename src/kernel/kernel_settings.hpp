@@ -28,4 +28,7 @@ std::vector<KernelSetting> kernel_settings(const std::string &root = "");
 std::optional<std::int64_t> integer_sysctl(const std::string &path,
                                            const std::string &root = "");
 
+// The same, or `fallback`; for callers that may not meet an exception.
+std::int64_t integer_sysctl_or(const char *path, std::int64_t fallback) noexcept;
+
 } // namespace guard

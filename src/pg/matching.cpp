@@ -75,17 +75,27 @@ char *regex_problem(const char *pattern)
 	return pstrdup(message);
 }
 
-bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
-                     Oid role)
+bool database_agrees(const Rule &rule, const Policy &policy, const Connection &connection)
 {
-	if (rule.database == PatternKind::regex &&
-	    !regex_matches(policy.database, connection.database))
-		return false;
+	return rule.database != PatternKind::regex ||
+	       regex_matches(policy.database, connection.database);
+}
+
+bool role_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
+                 Oid role)
+{
 	if (rule.role == PatternKind::regex)
 		return regex_matches(policy.role, connection.role);
 	if (rule.role == PatternKind::group)
 		return is_member(role, policy.role);
 	return true;
+}
+
+bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
+                     Oid role)
+{
+	return database_agrees(rule, policy, connection) &&
+	       role_agrees(rule, policy, connection, role);
 }
 
 bool find_policy(const Connection &connection, Oid role, Policy *found,

@@ -13,9 +13,13 @@ namespace guard::pg
 // Why `pattern` is no valid regular expression; nullptr if it is one.  Palloc'd.
 char *regex_problem(const char *pattern);
 
-// Whether PostgreSQL too says that `connection`, authenticated as `role`, is one
-// for the policy, given that why_not() found nothing against it.  Reads shared
-// catalogs only; may raise their errors.
+// Whether PostgreSQL too says that `connection`, authenticated as `role`, is one for
+// the policy, given that why_not() found nothing against it: in its database, in its
+// role, in both.  Reads shared catalogs only; may raise their errors.
+bool database_agrees(const Rule &rule, const Policy &policy,
+                     const Connection &connection);
+bool role_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
+                 Oid role);
 bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
                      Oid role);
 

@@ -2,6 +2,7 @@
 
 #include "pg/native_settings.hpp"
 
+#include "kernel/kernel_settings.hpp"
 #include "kernel/socket_options.hpp"
 #include "pg/compat.hpp"
 #include "pg/session.hpp"
@@ -284,6 +285,25 @@ void remember_system_defaults(Port *port)
 	native(Setting::keepalives_interval).system_default =
 		port->default_keepalives_interval;
 	native(Setting::keepalives_count).system_default = port->default_keepalives_count;
+}
+
+std::int32_t system_default(Setting setting)
+{
+	// tcp_keepalive_time and so on in net/ipv4/tcp_ipv4.c, with the kernel's defaults
+	// where they cannot be read.
+	if (native(setting).system_default != 0)
+		return native(setting).system_default;
+	switch (setting)
+	{
+	case Setting::keepalives_idle:
+		return integer_sysctl_or("net/ipv4/tcp_keepalive_time", 7200);
+	case Setting::keepalives_interval:
+		return integer_sysctl_or("net/ipv4/tcp_keepalive_intvl", 75);
+	case Setting::keepalives_count:
+		return integer_sysctl_or("net/ipv4/tcp_keepalive_probes", 9);
+	default:
+		return 0;
+	}
 }
 
 std::int32_t resolved(Setting setting, std::int32_t value)

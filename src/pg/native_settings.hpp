@@ -28,6 +28,11 @@ ConfiguredValues configured_values();
 // Remembers the system's defaults of a new connection, before anything sets them.
 void remember_system_defaults(Port *port);
 
+// The kernel's default of a setting in this process: that of the connection in a
+// session of the guard's, else that of the network namespace.  0 for user_timeout and
+// client_check.
+std::int32_t system_default(Setting setting);
+
 // A value with 0 resolved to the system's default.
 std::int32_t resolved(Setting setting, std::int32_t value);
 

@@ -90,7 +90,8 @@ struct PolicyList
 {
 	Rule *rules;
 	Policy *policies;
-	std::uint32_t count; // may be more than there is room for
+	std::uint32_t count;   // may be more than there is room for
+	std::uint32_t enabled; // of those
 	std::uint32_t skipped;
 };
 
@@ -141,7 +142,7 @@ bool scan_table(Relation table, PolicyList *list)
 			log_skipped(row.policy.name, problem);
 			list->skipped++;
 		}
-		else if (row.enabled)
+		else
 		{
 			if (list->count < room)
 			{
@@ -149,6 +150,7 @@ bool scan_table(Relation table, PolicyList *list)
 				list->policies[list->count] = row.policy;
 			}
 			list->count++;
+			list->enabled += row.rule.enabled;
 		}
 		MemoryContextSwitchTo(previous);
 		MemoryContextReset(row_context);
@@ -158,6 +160,7 @@ bool scan_table(Relation table, PolicyList *list)
 	return true;
 }
 
+// Those that are not enabled come last.
 void sort_in_match_order(PolicyList *list)
 {
 	auto *order = static_cast<std::uint32_t *>(
@@ -170,7 +173,10 @@ void sort_in_match_order(PolicyList *list)
 	for (std::uint32_t i = 0; i < list->count; i++)
 		order[i] = i;
 	std::sort(order, order + list->count,
-	          [list](std::uint32_t a, std::uint32_t b) {
+	          [list](std::uint32_t a, std::uint32_t b)
+	          {
+				  if (list->rules[a].enabled != list->rules[b].enabled)
+					  return list->rules[a].enabled;
 				  return before(list->rules[a], list->policies[a], list->rules[b],
 		                        list->policies[b]);
 			  });
@@ -250,7 +256,8 @@ void read_policies()
 	if (state == PolicyState::compiled || state == PolicyState::no_extension)
 	{
 		sort_in_match_order(&list);
-		publish_policies(list.rules, list.policies, list.count, state, request);
+		publish_policies(list.rules, list.policies, list.enabled, list.count, state,
+		                 request);
 	}
 	else
 		keep_policies(state, request);

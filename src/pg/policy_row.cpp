@@ -15,6 +15,7 @@ extern "C"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "datatype/timestamp.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/inet.h"
 #include "utils/lsyscache.h"
@@ -108,7 +109,8 @@ struct RowReader
 			fail(column, psprintf("%s must not be empty.", what));
 		else if (strlen(value) >= room)
 			fail(column, psprintf("%s can be at most %zu bytes long.", what, room - 1));
-		strlcpy(to, value, room);
+		// Messages name a policy whose name is too long: by whole characters.
+		strlcpy(to, value, pg_mbcliplen(value, strlen(value), room - 1) + 1);
 	}
 
 	// An interval as a multiple of `unit` microseconds from 0 to `max`.  False for
@@ -290,7 +292,7 @@ bool read_policy_row(HeapTuple tuple, TupleDesc descriptor, const PolicyColumns 
 	policy.priority = DatumGetInt32(reader.get(PolicyColumn::priority, &is_null));
 	if (is_null)
 		reader.fail(PolicyColumn::priority, "A policy must have a priority.");
-	row->enabled = DatumGetBool(reader.get(PolicyColumn::enabled, &is_null));
+	bool enabled = DatumGetBool(reader.get(PolicyColumn::enabled, &is_null));
 	if (is_null)
 		reader.fail(PolicyColumn::enabled, "The value must be true or false.");
 
@@ -318,6 +320,7 @@ bool read_policy_row(HeapTuple tuple, TupleDesc descriptor, const PolicyColumns 
 	settings.enforcement = reader.take_enforcement();
 
 	row->rule = make_rule(policy, database, role, backend, client);
+	row->rule.enabled = enabled;
 	return !reader.failed;
 }
 

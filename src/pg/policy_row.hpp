@@ -50,7 +50,6 @@ struct PolicyRow
 {
 	Rule rule;
 	Policy policy;
-	bool enabled;
 };
 
 // What is wrong with a row.  Palloc'd texts.

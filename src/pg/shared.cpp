@@ -125,8 +125,8 @@ void request_shared_memory()
 	shmem_startup_hook = startup;
 }
 
-void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t count,
-                      PolicyState state, std::uint64_t request)
+void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t enabled,
+                      std::uint32_t count, PolicyState state, std::uint64_t request)
 {
 	Assert(count <= shared->policy_room);
 	LWLockAcquire(shared->policy_lock, LW_EXCLUSIVE);
@@ -135,7 +135,8 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t c
 		memcpy(shared_rules(), rules, count * sizeof(Rule));
 		memcpy(shared_policies(), policies, count * sizeof(Policy));
 	}
-	shared->policy_count = count;
+	shared->policy_count = enabled;
+	shared->disabled_count = count - enabled;
 	pg_atomic_fetch_add_u64(&shared->generation, 1);
 	LWLockRelease(shared->policy_lock);
 	keep_policies(state, request);

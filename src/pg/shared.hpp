@@ -95,7 +95,8 @@ struct Shared
 	Versioned<ConfiguredValues> configured;
 	std::uint32_t rows_skipped; // invalid rows at the last compilation
 
-	std::uint32_t policy_count;
+	std::uint32_t policy_count;   // those that are matched
+	std::uint32_t disabled_count; // those behind them
 	std::uint32_t policy_room;
 	std::uint32_t slot_count;
 };
@@ -110,9 +111,10 @@ Slot *shared_slots();
 void request_shared_memory();
 
 // Replaces the compiled policies, as read in answer to request number `request`,
-// and wakes the worker.  `rules` and `policies` are in match order.
-void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t count,
-                      PolicyState state, std::uint64_t request);
+// and wakes the worker.  `rules` and `policies` are in match order, the first `enabled`
+// ones of them enabled.
+void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t enabled,
+                      std::uint32_t count, PolicyState state, std::uint64_t request);
 
 // Notes that the policies could not be replaced, and why; those in force stay.
 void keep_policies(PolicyState state, std::uint64_t request);

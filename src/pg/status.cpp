@@ -5,6 +5,7 @@
 #include "pg/compat.hpp"
 #include "pg/datums.hpp"
 #include "pg/session_list.hpp"
+#include "pg/session_state.hpp"
 #include "pg/shared.hpp"
 
 #include <algorithm>
@@ -26,22 +27,9 @@ namespace
 
 constexpr int status_columns = 29;
 
-bool governs(const Wanted &wanted)
+const char *policy_state(const ListedSession &listed)
 {
-	return wanted.governed;
-}
-
-const char *policy_state(const ListedSession &session)
-{
-	if (session.slot == nullptr || !governs(session.wanted))
-		return nullptr;
-	bool outstanding =
-		pg_atomic_read_u64(&shared->distributed) < pg_atomic_read_u64(&shared->requested);
-	if (outstanding || session.session.applied != session.wanted.version)
-		return "pending";
-	if (session.session.failed != 0 || session.session.keepalive_failed)
-		return "failed";
-	return session.session.overridden != 0 ? "overridden" : "applied";
+	return session_state_name(session_state(listed.session, listed.wanted));
 }
 
 void add_name(RowValues<status_columns> &row, const char *name)

@@ -85,7 +85,7 @@ void no_database(std::uint64_t request)
 		                     policy_database),
 		              errhint("Its table keepalive_policy counts for the whole cluster "
 		                      "(keepalive_guard.database).")));
-	publish_policies(nullptr, nullptr, 0, PolicyState::no_database, request);
+	publish_policies(nullptr, nullptr, 0, 0, PolicyState::no_database, request);
 }
 
 void no_room_for_reader()

@@ -94,7 +94,7 @@ struct Rule
 	PatternKind database;
 	PatternKind role;
 	BackendKind backend;
-	std::uint8_t unused;
+	bool enabled; // only these are matched; the others are there to be explained
 	Network client;
 };
 
@@ -108,6 +108,7 @@ struct Policy
 	char role[pattern_bytes];     // without the "/" or "+"; "" for any
 };
 
+static_assert(std::has_unique_object_representations_v<Settings>); // compared as bytes
 static_assert(std::is_trivially_copyable_v<Rule> && sizeof(Rule) <= 64);
 static_assert(std::is_trivially_copyable_v<Policy>);
 

@@ -13,7 +13,7 @@ use parent 'PostgreSQL::Test::Cluster';
 
 use JSON::PP 'decode_json';
 use KeepaliveGuard::Session;
-use PostgreSQL::Test::Utils;
+use PostgreSQL::Test::Utils 'slurp_file'; # others would hide methods
 use Time::HiRes qw(time usleep);
 
 # A new cluster, running, with the extension created in the database postgres.
@@ -70,8 +70,8 @@ sub policy
 sub wait_for_policies
 {
 	my ($self) = @_;
-	$self->poll_query_until('postgres', 'SELECT pending = 0 FROM keepalive_apply()')
-	  or die "policies are still pending\n";
+	my $pending = $self->safe_psql('postgres', q{SELECT pending FROM keepalive_apply('30s')});
+	die "policies are still pending in $pending sessions\n" if $pending;
 	return;
 }
 

@@ -1,0 +1,437 @@
+# What a session may choose under default, ceiling and locked policies, by every
+# route by which PostgreSQL lets it choose.  The first four settings are looked up
+# in the kernel, the client check, which the kernel does not know, in pg_settings.
+use strict;
+use warnings;
+
+use IPC::Run ();
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Live qw(@SETTINGS kernel shown);
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	allows_streaming => 'logical', conf => "max_worker_processes = 16\n");
+my @roles = qw(app_default app_ceiling app_locked);
+
+my %policy = map { $SETTINGS[$_] => (60, 10, 4, 30000, 5000)[$_] } 0 .. 4;
+my %stricter = map { $SETTINGS[$_] => (30, 5, 2, 20000, 1000)[$_] } 0 .. 4;
+my %looser = map { $SETTINGS[$_] => (90, 20, 8, 60000, 10000)[$_] } 0 .. 4;
+my $policy_values = join '/', @policy{@SETTINGS};
+my $looser_values = join '/', @looser{@SETTINGS};
+my $stricter_values = join '/', @stricter{@SETTINGS};
+
+my @columns = (
+	tcp_keepalives_idle => '60s', tcp_keepalives_interval => '10s', tcp_keepalives_count => 4,
+	tcp_user_timeout => '30s', client_connection_check_interval => '5s');
+
+my $admin = $node->session;
+foreach my $role (@roles)
+{
+	$admin->query("CREATE ROLE $role LOGIN");
+	$node->policy(name => "for_$role", role => $role, enforcement => $role =~ s/app_//r, @columns);
+}
+$admin->query('CREATE ROLE boss SUPERUSER LOGIN; CREATE ROLE plain LOGIN');
+$node->policy(name => 'for_boss', role => 'boss', enforcement => 'locked', @columns);
+$node->wait_for_policies;
+
+# What is in force in a session, through the oracle where there is one.
+sub in_force
+{
+	my ($session) = @_;
+	my ($check) = shown($session) =~ m{/(\d+)$};
+	return kernel($session) . "/$check";
+}
+
+# One of these values.
+sub value_of
+{
+	my ($session, $name) = @_;
+	my %value;
+	@value{@SETTINGS} = split m{/}, in_force($session);
+	return $value{$name};
+}
+
+# What the server said to an attempt: "accepted", or the SQLSTATE and the policy named.
+sub answer
+{
+	my ($result) = @_;
+	my $refusal = $result->{error}
+	  // (grep { $_->{message} =~ /keepalive policy/ } @{ $result->{notices} })[0];
+	return 'accepted' unless $refusal;
+	my ($name) = $refusal->{message} =~ /keepalive policy "(\w+)"/;
+	return join ' ', 'refused', $refusal->{sqlstate}, $name // $refusal->{message};
+}
+
+# --- from the session's first moment ------------------------------------------------
+
+my %session;
+foreach my $role (@roles)
+{
+	$session{$role} = $node->session(user => $role);
+	is(kernel($session{$role}), '60/10/4/30000', "$role: in the kernel before any query");
+	is(shown($session{$role}), $policy_values, "$role: and shown");
+	is( $session{$role}->value(
+			"SELECT string_agg(DISTINCT source, ' ') FROM pg_settings"
+			  . " WHERE name ~ '^tcp_[ku]' OR name = 'client_connection_check_interval'"),
+		'global', "$role: as a default of the cluster");
+}
+is(kernel($admin), '7200/75/9/0', 'a session without a policy has the system\'s');
+
+# --- every way to set ---------------------------------------------------------------
+
+$admin->query(<<'END');
+CREATE FUNCTION by_function(name text, value text) RETURNS void LANGUAGE plpgsql
+	AS 'BEGIN PERFORM set_config(name, value, false); END';
+CREATE FUNCTION by_handler(name text, value text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	problem text;
+BEGIN
+	PERFORM set_config(name, value, false);
+EXCEPTION WHEN insufficient_privilege THEN
+	GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
+	RAISE WARNING USING ERRCODE = SQLSTATE, MESSAGE = problem;
+END $$;
+END
+
+# SQL that sets; SQL to be run after the look at what is in force.
+my @routes = (
+	[ 'SET', 'SET %1$s = %2$s', 'RESET %1$s' ],
+	[ 'SET LOCAL', 'BEGIN; SET LOCAL %1$s = %2$s', 'COMMIT' ],
+	[ 'set_config', q{SELECT set_config('%1$s', '%2$s', false)}, 'RESET ALL' ],
+	[ 'local set_config', q{BEGIN; SELECT set_config('%1$s', '%2$s', true)}, 'ROLLBACK' ],
+	[ 'set_config in a function', q{SELECT by_function('%1$s', '%2$s')}, 'DISCARD ALL' ],
+	[ 'UPDATE pg_settings', q{UPDATE pg_settings SET setting = '%2$s' WHERE name = '%1$s'},
+		'SET %1$s TO DEFAULT' ],
+	[ 'a DO block', 'DO $$BEGIN SET %1$s = %2$s; END$$', 'RESET %1$s' ],
+	[ 'an exception handler', q{SELECT by_handler('%1$s', '%2$s')}, 'RESET %1$s' ],
+	[ 'SET in a transaction', 'BEGIN; SET %1$s = %2$s', 'ROLLBACK' ],
+	[ 'SET in a subtransaction', 'BEGIN; SAVEPOINT s; SET %1$s = %2$s', 'ROLLBACK TO s; COMMIT' ],
+);
+
+foreach my $role (@roles)
+{
+	my $s = $session{$role};
+	foreach my $route (@routes)
+	{
+		my ($how, $set, $undo) = @$route;
+		foreach my $name (@SETTINGS)
+		{
+			my @seen;
+			foreach my $value ($stricter{$name}, $looser{$name})
+			{
+				my $result = $s->try(sprintf $set, $name, $value);
+				$s->query('ROLLBACK') if $result->{error} && $set =~ /^BEGIN/;
+				push @seen, answer($result) . ' ' . value_of($s, $name);
+				$s->query(sprintf $undo, $name) unless $result->{error} && $set =~ /^BEGIN/;
+			}
+			my $refused = "refused 42501 for_$role $policy{$name}";
+			is_deeply(
+				\@seen,
+				[
+					$role eq 'app_locked' ? $refused : "accepted $stricter{$name}",
+					$role eq 'app_default' ? "accepted $looser{$name}" : $refused ],
+				"$role: $name by $how");
+		}
+		is(in_force($s), $policy_values, "$role: the policy's values after " . sprintf $undo, 'it');
+	}
+	$s->query("SET $_ = $policy{$_}") foreach @SETTINGS;
+	is(in_force($s), $policy_values, "$role: what the policy sets can be set");
+	$s->query('RESET ALL');
+}
+
+my $refusal = $session{app_locked}->try('SET tcp_user_timeout = 0')->{error};
+is($refusal->{message},
+	'permission denied to set parameter "tcp_user_timeout" to 0: '
+	  . 'keepalive policy "for_app_locked" does not allow it',
+	'the error\'s message');
+is($refusal->{detail}, 'The policy sets 30000, and is locked.', 'its detail');
+like($refusal->{hint}, qr/superusers.*keepalive_policy/, 'and its hint');
+
+# --- a function's SET clause ----------------------------------------------------------
+
+# The functions wait for this lock, so that the oracle can look into the call.
+$admin->query('SELECT pg_advisory_lock(1)');
+foreach my $name (@SETTINGS)
+{
+	$admin->query("CREATE FUNCTION clause_${name}_$_() RETURNS text LANGUAGE plpgsql"
+		  . " SET $name = $_ AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1);"
+		  . " RETURN current_setting(''$name''); END'")
+	  foreach $stricter{$name}, $looser{$name};
+}
+my $watcher = $node->session;
+foreach my $role (@roles)
+{
+	my $s = $session{$role};
+	foreach my $name (@SETTINGS)
+	{
+		my @seen;
+		foreach my $value ($stricter{$name}, $looser{$name})
+		{
+			$s->send("SELECT clause_${name}_$value()");
+			1 until $watcher->value(
+				"SELECT wait_event = 'advisory' OR state <> 'active' FROM pg_stat_activity"
+				  . " WHERE pid = @{[$s->pid]}") eq 't';
+			my %inside;
+			@inside{@SETTINGS} = split m{/}, kernel($s) . '/';
+			$admin->query('SELECT pg_advisory_unlock(1)');
+			my $result = $s->result;
+			$inside{client_connection_check_interval} =
+			  $result->{error} ? 5000 : $result->{rows}[0][0] =~ s/s$/000/r;
+			push @seen, answer($result) . " $inside{$name}";
+			$admin->query('SELECT pg_advisory_lock(1)');
+		}
+		my $refused = "refused 42501 for_$role $policy{$name}";
+		is_deeply(
+			\@seen,
+			[
+				$role eq 'app_locked' ? $refused : "accepted $stricter{$name}",
+				$role eq 'app_default' ? "accepted $looser{$name}" : $refused ],
+			"$role: $name by a SET clause");
+	}
+	is(in_force($s), $policy_values, "$role: the policy's values after the calls");
+}
+$admin->query('SELECT pg_advisory_unlock_all()');
+# With check_function_bodies, CREATE FUNCTION itself sets what the clause says.
+is( $session{app_locked}->try(
+		'SET check_function_bodies = off;'
+		  . q{ CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql SET tcp_user_timeout = 1 AS 'SELECT 1'}
+	)->{error},
+	undef,
+	'creating a function with a SET clause, as a restore does, is no attempt');
+
+# --- 0 is the system's default, or off ----------------------------------------------
+
+sub tries
+{
+	my ($s, $name, @values) = @_;
+	return join ', ', map {
+		my $answer = answer($s->try("SET $name = $_"));
+		$s->query("RESET $name");
+		"$_ " . ($answer eq 'accepted' ? 'yes' : 'no');
+	} @values;
+}
+
+my $s = $session{app_ceiling};
+is(tries($s, $_, 0), '0 no', "app_ceiling: $_ 0 is looser than $policy{$_}") foreach @SETTINGS;
+$admin->query('CREATE ROLE app_zero LOGIN');
+$node->policy(
+	name => 'zero', role => 'app_zero', enforcement => 'ceiling', tcp_keepalives_idle => '0s',
+	tcp_keepalives_interval => '0s', tcp_keepalives_count => 0, tcp_user_timeout => '0s',
+	client_connection_check_interval => '0s');
+$node->wait_for_policies;
+$s = $node->session(user => 'app_zero');
+is(kernel($s), '7200/75/9/0', 'a policy of zeros is the system\'s defaults');
+is( tries($s, 'tcp_keepalives_idle', 0, 7199, 7200, 7201), '0 yes, 7199 yes, 7200 yes, 7201 no',
+	'a ceiling of 0 is the system\'s: tcp_keepalives_idle');
+is(tries($s, 'tcp_keepalives_interval', 75, 76), '75 yes, 76 no', 'tcp_keepalives_interval');
+is(tries($s, 'tcp_keepalives_count', 9, 10), '9 yes, 10 no', 'tcp_keepalives_count');
+is(tries($s, $_, 0, 1, 1000000), '0 yes, 1 yes, 1000000 yes', "a ceiling of 0 is none: $_")
+  foreach @SETTINGS[ 3, 4 ];
+
+# In this namespace only.
+sub sysctl
+{
+	my ($name, $value) = @_;
+	open my $file, '>', "/proc/sys/net/ipv4/$name" or die "$name: $!";
+	print $file $value;
+	close $file or die "$name: $!";
+	return;
+}
+sysctl(tcp_keepalive_time => 50);
+$s = $node->session(user => 'app_ceiling');
+is(tries($s, 'tcp_keepalives_idle', 0), '0 yes',
+	'0 is allowed where the system\'s default is stricter than the ceiling');
+$s->query('SET tcp_keepalives_idle = 0');
+is(kernel($s), '50/10/4/30000', 'and is that default');
+sysctl(tcp_keepalive_time => 7200);
+
+# --- defaults from elsewhere, and connection options -----------------------------------
+
+# What becomes of a connection: its values, and how many warnings it got.
+sub connected
+{
+	my ($role, %options) = @_;
+	my $s = $node->session(user => $role, %options);
+	my @warnings = grep {
+		     $_->{severity} eq 'WARNING'
+		  && $_->{sqlstate} eq '42501'
+		  && $_->{message} =~ /keepalive policy "for_$role"/
+	} @{ $s->notices };
+	return in_force($s) . ', ' . @warnings . ' warnings';
+}
+
+# Defaults made by ALTER, by a role that may.
+sub with_defaults
+{
+	my ($by, $alter, $role, $values) = @_;
+	$by->query("$alter SET $_ = $values->{$_}") foreach @SETTINGS;
+	my $seen = connected($role);
+	$by->query("$alter RESET $_") foreach @SETTINGS;
+	return $seen;
+}
+
+foreach my $role (@roles)
+{
+	my @attempts = (
+		[ 'ALTER ROLE', sub { with_defaults($session{$role}, "ALTER ROLE $role", $role, @_) } ],
+		[ 'ALTER DATABASE', sub { with_defaults($admin, 'ALTER DATABASE postgres', $role, @_) } ],
+		[ 'ALTER ROLE IN DATABASE',
+			sub { with_defaults($admin, "ALTER ROLE $role IN DATABASE postgres", $role, @_) } ],
+		[ 'ALTER ROLE ALL', sub { with_defaults($admin, 'ALTER ROLE ALL', $role, @_) } ],
+		[ 'connection options',
+			sub {
+				my ($values) = @_;
+				connected($role, options => join ' ', map { "-c $_=$values->{$_}" } @SETTINGS);
+			} ],
+		[ 'startup parameters', sub { connected($role, %{ $_[0] }) } ]);
+
+	foreach my $attempt (@attempts)
+	{
+		my ($how, $try) = @$attempt;
+		is($try->(\%stricter),
+			$role eq 'app_locked' ? "$policy_values, 5 warnings" : "$stricter_values, 0 warnings",
+			"$role: stricter values by $how");
+		is($try->(\%looser),
+			$role eq 'app_default' ? "$looser_values, 0 warnings" : "$policy_values, 5 warnings",
+			"$role: looser values by $how");
+	}
+	is(connected($role), "$policy_values, 0 warnings", "$role: without any of these");
+}
+
+{
+	local $ENV{PGOPTIONS} = '-c tcp_keepalives_idle=90';
+	my ($stdout, $stderr) = ('', '');
+	my $ok = IPC::Run::run(
+		[
+			'psql', '-XAtc', 'SHOW tcp_keepalives_idle',
+			"host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=app_locked" ],
+		'>', \$stdout, '2>', \$stderr);
+	ok($ok, 'psql with PGOPTIONS connects');
+	is($stdout, "60\n", 'but gets the policy\'s value');
+	like($stderr,
+		qr/WARNING:  parameter "tcp_keepalives_idle" stays as keepalive policy "for_app_locked" has it\n/,
+		'and a warning');
+}
+
+# What the policy changed at startup is not what RESET brings back.
+$admin->query('ALTER ROLE app_locked SET tcp_keepalives_idle = 90');
+$s = $node->session(user => 'app_locked', options => '-c tcp_user_timeout=60000');
+$s->query($_) foreach 'RESET ALL', 'DISCARD ALL', 'RESET tcp_keepalives_idle';
+is(in_force($s), $policy_values, 'RESET does not bring back what connecting did not give');
+$admin->query('ALTER ROLE app_locked RESET ALL');
+
+# --- postgresql.conf ------------------------------------------------------------------
+
+$admin->query("ALTER SYSTEM SET $_ = $looser{$_}") foreach @SETTINGS;
+$node->reload;
+ok($node->poll_query_until('postgres', 'SHOW client_connection_check_interval', '10s'),
+	'postgresql.conf is reloaded');
+is($admin->value('SHOW tcp_keepalives_idle'), 90, 'for sessions without a policy');
+foreach my $role (@roles)
+{
+	is(in_force($session{$role}), $policy_values, "$role: a reload changes nothing");
+	is(connected($role), "$policy_values, 0 warnings", "$role: nor for a new session");
+}
+$admin->query('ALTER SYSTEM RESET ALL');
+$node->reload;
+
+# --- other users' rights ----------------------------------------------------------------
+
+# The policy is that of the role that connected.
+$admin->query('GRANT plain, boss TO app_locked');
+$s = $node->session(user => 'app_locked');
+$s->query('SET ROLE plain');
+is(answer($s->try('SET tcp_keepalives_idle = 30')),
+	'refused 42501 for_app_locked', 'SET ROLE frees nobody');
+is(in_force($s), $policy_values, 'and changes nothing');
+$s->query('SET ROLE boss');
+is(answer($s->try('SET tcp_keepalives_idle = 30')), 'accepted', 'but a superuser may');
+is(kernel($s), '30/10/4/30000', 'and it is in the kernel');
+$s->query('RESET ROLE');
+is(answer($s->try('SET tcp_keepalives_idle = 40')),
+	'refused 42501 for_app_locked', 'who is none any more may not');
+$admin->query('REVOKE plain, boss FROM app_locked');
+
+$s = $node->session(user => 'boss');
+is(in_force($s), $policy_values, 'a superuser has the policy too');
+is($node->status($s->pid)->{policy_state}, 'applied', 'it is applied');
+foreach my $name (@SETTINGS)
+{
+	$s->query("SET $name = $looser{$name}");
+	is($node->status($s->pid)->{policy_state}, 'overridden', "until he overrides $name");
+	is(value_of($s, $name), $looser{$name}, 'which is in force');
+	$s->query("RESET $name");
+	is(value_of($s, $name), $policy{$name}, 'and no longer after RESET');
+	is($node->status($s->pid)->{policy_state}, 'applied', 'when the policy is applied again');
+}
+$s->query('SET tcp_user_timeout = 1234');
+$node->policy(name => 'other', role => 'nobody_at_all', tcp_keepalives_idle => '1s');
+$admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 5 WHERE name = 'for_boss'});
+$node->wait_for_policies;
+is(kernel($s), '60/10/5/1234', 'a change of policies does not undo an override');
+$s->query('SELECT 1');
+is(kernel($s), '60/10/5/1234', 'nor does the next command');
+$s->query('SET SESSION AUTHORIZATION plain');
+is(kernel($s), '60/10/5/1234', 'nor SET SESSION AUTHORIZATION');
+is(answer($s->try('SET tcp_user_timeout = 4321')),
+	'refused 42501 for_boss', 'which gives up the right to');
+$s->query('RESET SESSION AUTHORIZATION');
+is(answer($s->try('SET tcp_user_timeout = 4321')), 'accepted', 'until it is reset');
+$admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 4 WHERE name = 'for_boss'});
+$node->wait_for_policies;
+is(connected('boss', options => '-c tcp_keepalives_idle=30'),
+	"$policy_values, 1 warnings", 'a superuser overrides with SET, not by connection options');
+
+# --- what works with other processes ------------------------------------------------------
+
+$admin->query(<<'END');
+CREATE TABLE big AS SELECT i FROM generate_series(1, 100000) i;
+ALTER TABLE big ADD PRIMARY KEY (i);
+END
+my $parallel = <<'END';
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+SET max_parallel_workers_per_gather = 2;
+EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) SELECT count(*) FROM big;
+SELECT count(*) FROM big
+END
+$admin->query('GRANT pg_read_all_data TO app_locked');
+foreach my $role ('app_locked', 'boss')
+{
+	my $s = $node->session(user => $role);
+	$s->query('SET tcp_keepalives_idle = 90; SET client_connection_check_interval = 99')
+	  if $role eq 'boss';
+	my $before = in_force($s);
+	my @lines = map { $_->[0] } @{ $s->query($parallel) };
+	ok(scalar(grep { /Workers Launched: [12]/ } @lines), "$role: parallel workers");
+	is($lines[-1], 100000, "$role: and their result");
+	is(in_force($s), $before, "$role: which change nothing");
+}
+
+my $dump = $node->basedir . '/dump';
+$node->command_ok(
+	[
+		'pg_dump', '-f', $dump, '-t', 'big',
+		"host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=app_locked" ],
+	'pg_dump works under a locked policy');
+like(slurp_file($dump), qr/^COPY public\.big /m, 'and dumps');
+
+# A subscription's workers are background workers here and walsenders there.
+$admin->query('ALTER ROLE app_locked REPLICATION');
+$admin->query('CREATE DATABASE subscriber');
+$admin->query('CREATE PUBLICATION everything FOR TABLE big');
+$admin->query(q{SELECT pg_create_logical_replication_slot('big', 'pgoutput')});
+my $subscriber = $node->session(dbname => 'subscriber');
+$subscriber->query('CREATE TABLE big (i int PRIMARY KEY)');
+$subscriber->query("CREATE SUBSCRIPTION big CONNECTION 'host=127.0.0.1 port=@{[$node->port]}"
+	  . " dbname=postgres user=app_locked' PUBLICATION everything WITH (create_slot = false)");
+ok($node->poll_query_until('subscriber', 'SELECT count(*) = 100000 FROM big'),
+	'a subscription works through a walsender with a locked policy');
+my ($walsender) = map { $_->[0] } @{ $admin->query(
+		q{SELECT pid FROM pg_stat_replication WHERE usename = 'app_locked'}) };
+is($node->status($walsender)->{policy_state}, 'applied', 'which has the policy');
+$subscriber->query('DROP SUBSCRIPTION big');
+
+is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'nothing went wrong in the server');
+
+done_testing();

@@ -58,6 +58,23 @@ constexpr ColumnDefinition column_definitions[policy_column_count] = {
 constexpr std::int32_t max_keepalive_seconds = 32767;
 constexpr std::int32_t max_keepalive_count = 127;
 
+// A network in IPv4-mapped form, ::ffff:a.b.c.d/96 or longer, as the IPv4 network
+// that it means: PostgreSQL's IPv6 sockets have no IPv4 clients (IPV6_V6ONLY in
+// StreamServerPort), so it would match nobody.
+void unmap(Network &network)
+{
+	static constexpr std::uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+	if (network.family != 6 || network.bits < 96 ||
+	    memcmp(network.address.data(), mapped, sizeof(mapped)) != 0)
+		return;
+
+	Network ipv4 = {};
+	ipv4.family = 4;
+	ipv4.bits = network.bits - 96;
+	memcpy(ipv4.address.data(), network.address.data() + sizeof(mapped), 4);
+	network = ipv4;
+}
+
 // A row on its way into a Policy.  Each take_...() stops at the first problem.
 struct RowReader
 {
@@ -203,6 +220,7 @@ struct RowReader
 			network.family = ip_family(client) == PGSQL_AF_INET ? 4 : 6;
 			network.bits = ip_bits(client);
 			memcpy(network.address.data(), ip_addr(client), ip_addrsize(client));
+			unmap(network);
 		}
 		return network;
 	}

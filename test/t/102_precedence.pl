@@ -1,0 +1,82 @@
+# Which of several policies that match a session wins: the first by priority, then
+# by what it says of role and database, then by its network's length, then by name.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Agreement qw(governed_by kernel_has);
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Network;
+use Test::More;
+
+my $network = KeepaliveGuard::Network->new;
+my $host = $network->add_host;
+my $node = KeepaliveGuard::Cluster->start_new('primary');
+$node->safe_psql('postgres', 'CREATE ROLE app LOGIN');
+
+# Policies that all match the session below, the winner first.  Each is in force
+# when those before it have gone.
+my @in_order = (
+	[ p_first => { priority => -5, client => '10.0.0.0/8' } ],
+	[ p_second => { priority => 99 } ],
+	[ z_role_database_long => { role => 'app', database => 'postgres', client => '10.77.1.0/24' } ],
+	[ y_role_database_short => { role => '/app', database => '/.', client => '10.0.0.0/8' } ],
+	[ x_role_database => { role => 'app', database => 'postgres' } ],
+	[ w_role_long => { role => '/^a', client => '10.77.1.2/32' } ],
+	[ v_role_any => { role => 'app', client => '0.0.0.0/0' } ],
+	[ b_role => { role => 'app' } ],
+	[ b_role_ => { role => '+app' } ],
+	[ u_database_long => { database => 'postgres', client => '10.77.1.2/32', backend => 'client' } ],
+	[ t_database => { database => 'postgres' } ],
+	[ s_network_long => { client => '10.77.0.0/16' } ],
+	[ r_network_short => { client => '10.0.0.0/8' } ],
+	[ Z_name => {} ],
+	[ a_name => { backend => 'client' } ],
+	[ 'é_name' => {} ],
+	[ last_priority => { priority => 101, role => 'app', database => 'postgres' } ]);
+
+# Inserted in the opposite order, so that the order in the table is not what counts.
+my $idle = 1000;
+my %idle_of;
+foreach my $policy (reverse @in_order)
+{
+	my ($name, $columns) = @$policy;
+	$idle_of{$name} = ++$idle;
+	$node->policy(name => $name, tcp_keepalives_idle => "$idle s", %$columns);
+}
+# Those that must not count at all.
+$node->policy(name => 'disabled', priority => -9, role => 'app', database => 'postgres',
+	tcp_keepalives_idle => '9s', enabled => 'false');
+$node->policy(name => 'for_others', priority => -9, backend => 'replication',
+	tcp_keepalives_idle => '8s');
+$node->policy(name => 'elsewhere', priority => -9, client => '10.77.2.0/24',
+	tcp_keepalives_idle => '7s');
+
+foreach my $policy (@in_order)
+{
+	my $name = $policy->[0];
+	$node->wait_for_policies;
+	my $session = $node->session(host => $host, user => 'app');
+	kernel_has($session, { idle => $idle_of{$name} }, "$name wins");
+	$session->terminate;
+	$node->safe_psql('postgres', "DELETE FROM keepalive_policy WHERE name = '$name'");
+}
+
+$node->wait_for_policies;
+my $session = $node->session(host => $host, user => 'app');
+kernel_has($session, { idle => 7200 }, 'disabled policies do not count');
+is(governed_by($node, $session), undef, 'and none is named');
+
+$node->safe_psql('postgres', "UPDATE keepalive_policy SET enabled = true WHERE name = 'disabled'");
+$node->wait_for_policies;
+kernel_has($node->session(host => $host, user => 'app'), { idle => 9 }, 'until they are enabled');
+
+# --- whole rows -------------------------------------------------------------------
+
+$node->safe_psql('postgres', 'TRUNCATE keepalive_policy');
+$node->policy(name => 'first', priority => 1, tcp_keepalives_idle => '41s');
+$node->policy(name => 'second', priority => 2, tcp_keepalives_idle => '42s', tcp_keepalives_count => 4);
+$node->wait_for_policies;
+kernel_has($node->session(host => $host, user => 'app'), { idle => 41, count => 9 },
+	'what the winner leaves open no other policy fills');
+
+done_testing();

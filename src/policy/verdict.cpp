@@ -1,0 +1,345 @@
+#include "policy/verdict.hpp"
+
+namespace guard
+{
+namespace
+{
+
+// Like a Span, without never.
+struct Window
+{
+	Millis earliest;
+	Millis latest;
+};
+
+Window operator+(const Window &a, const Window &b)
+{
+	return {a.earliest + b.earliest, a.latest + b.latest};
+}
+
+// The running timer, which was armed for `armed` at the most, fires.
+Window fires(const Live &live, Millis armed)
+{
+	const Millis expires = std::max<Millis>(live.expires, 0);
+	return {expires, expires + lateness(std::max(armed, expires))};
+}
+
+Millis ceil_div(Millis a, Millis b)
+{
+	return a <= 0 ? 0 : (a + b - 1) / b;
+}
+
+// See keepalive_gives_up() in detection.cpp; here the phase of the timer is known.
+struct Keepalive
+{
+	Millis interval;
+	Window question; // the next time that the timer finds idle exceeded
+
+	Keepalive(const Live &live, const Watch &watch)
+		: interval(Millis{watch.interval_s} * 1000)
+	{
+		const Millis idle = Millis{watch.idle_s} * 1000;
+		const Millis armed = std::max(idle, interval);
+		// A socket between two timers: nothing is known of the next one.
+		question =
+			live.timer == Timer::keepalive ? fires(live, armed) : Window{0, late(armed)};
+		// Fired too early, the timer is armed for what is left.
+		const Millis left = idle - silent_for(live);
+		question.earliest = std::max(question.earliest, left);
+		question.latest = std::max(question.latest, left + lateness(armed));
+	}
+
+	Window gives_up(const Live &live, const Watch &watch) const
+	{
+		const Millis step = late(interval);
+		if (watch.user_timeout_ms == 0)
+		{
+			const Millis firings = std::max(watch.count - live.probes, 0);
+			return question + Window{firings * interval, firings * step};
+		}
+		// At least one probe has to be out when the timer fires.
+		const Millis least = live.probes > 0 ? 0 : 1;
+		const Millis left = watch.user_timeout_ms - silent_for(live);
+		const Millis firings =
+			std::max(ceil_div(left - question.earliest, interval), least);
+		return {std::max(question.earliest + least * interval, left),
+		        std::min(question.latest + firings * step,
+		                 std::max(question.latest + least * step, left + step))};
+	}
+};
+
+// How long ago the first of `periods` was armed, given that the last of them runs now:
+// the sum of all but the last, and what is over of the last.
+template <typename Period>
+Window since_first_of(int periods, const Live &live, Period period)
+{
+	Window result{0, 0};
+	for (int i = 0; i < periods; ++i)
+	{
+		const Millis length = period(i);
+		result =
+			result + (i < periods - 1
+		                  ? Window{length, late(length)}
+		                  : Window{std::max<Millis>(length - live.expires, 0),
+		                           std::max<Millis>(late(length) - live.expires, 0)});
+	}
+	return result;
+}
+
+// Since the first retransmission, from where retransmits_timed_out() counts.
+// tcp_retransmit_timer() doubles icsk_rto with each icsk_backoff, up to a cap where the
+// original value is lost.
+Window since_first_retransmission(const Live &live, const KernelLimits &limits)
+{
+	const auto since = [&](Millis original_rto)
+	{
+		const int first = std::max(live.backoff - live.retransmits, 0);
+		return since_first_of(live.retransmits, live,
+		                      [&](int i) {
+								  return backed_off(original_rto,
+			                                        std::min(first + i + 1, live.backoff),
+			                                        limits);
+							  });
+	};
+	const Millis least_rto =
+		std::max<Millis>(live.rto >> std::clamp(live.backoff, 0, 62), 1);
+	Window result = since(least_rto);
+	if (live.rto >= limits.rto_max)
+	{
+		// It cannot have begun before the last ACK of a peer that is silent since.
+		result.latest = std::max(live.last_ack_recv, result.earliest);
+	}
+	return result;
+}
+
+Window retransmission_gives_up(const Live &live, const Watch &watch,
+                               const KernelLimits &limits)
+{
+	const Millis limit =
+		watch.user_timeout_ms ? watch.user_timeout_ms : retransmission_limit(limits);
+	Window next = fires(live, live.rto);
+	Window since{0, 0};
+	if (live.retransmits > 0)
+		since = since_first_retransmission(live, limits);
+	else
+	{
+		// What fires now may be a tail-loss probe, before the RTO.
+		next.latest += late(live.rto);
+		// It counts from there on.
+		since = {-next.latest, -next.earliest};
+	}
+	const Millis earliest = std::max(next.earliest, limit - since.latest);
+	// A firing before the limit arms the timer for the rest of a user timeout
+	// (tcp_clamp_rto_to_user_timeout; one that is already armed so gives too long a
+	// `since`, and it is the last) or else for the next period.
+	const Millis left = limit - since.earliest;
+	if (watch.user_timeout_ms)
+		return {earliest, std::max(next.latest, left + lateness(limit))};
+	Millis on_time = next.earliest;
+	Millis latest = next.latest;
+	Millis period = std::max<Millis>(live.rto, 1);
+	while (on_time < left)
+	{
+		period = backed_off(period, 1, limits);
+		on_time += period;
+		latest += late(period);
+	}
+	return {earliest, std::min(latest, std::max(next.latest, left + late(period)))};
+}
+
+// A zero window with data in flight: tcp_rtx_probe0_timed_out().
+Window shrunk_window_gives_up(const Live &live, const Watch &watch,
+                              const KernelLimits &limits)
+{
+	const Window next = fires(live, live.rto);
+	if (watch.user_timeout_ms)
+		return {next.earliest, next.latest + late(watch.user_timeout_ms)};
+	const Millis left = 2 * limits.rto_max - live.last_ack_recv;
+	return {std::max(next.earliest, left),
+	        next.latest + 2 * limits.rto_max + late(limits.rto_max)};
+}
+
+// tcp_probe_timer(): the user timeout comes on top of tcp_retries2 here.
+Window persist_gives_up(const Live &live, const Watch &watch, const KernelLimits &limits)
+{
+	const auto period = [&](int backoff)
+	{
+		return persist_period(live.rto, backoff, limits);
+	};
+	const Window next = fires(live, period(live.backoff));
+	Window result = next;
+	for (int probes = live.probes; probes < limits.tcp_retries2; ++probes)
+	{
+		const Millis length = period(live.backoff + 1 + probes - live.probes);
+		result = result + Window{length, late(length)};
+	}
+	const Millis user_timeout = watch.user_timeout_ms;
+	if (user_timeout == 0)
+		return result;
+	// It counts from the first probe.  Answers restart the timer but not the count, so
+	// the probes sent, which the back-off tells until it is at its end, are the least
+	// of what has passed.
+	if (live.backoff == 0)
+		return {std::min(result.earliest, next.earliest + user_timeout),
+		        std::min(result.latest, next.latest + late(user_timeout))};
+	const Window since =
+		since_first_of(live.backoff, live, [&](int i) { return period(i + 1); });
+	const Millis left = std::max<Millis>(user_timeout - since.earliest, 0);
+	return {next.earliest,
+	        std::min(result.latest, std::max(next.latest, left + late(left)))};
+}
+
+struct Asked
+{
+	bool already;
+	Window since; // already: how long ago, else: how soon
+};
+
+// When the kernel's first unanswered question is or was.
+std::optional<Asked> asked(const Live &live, const Watch &watch,
+                           const KernelLimits &limits)
+{
+	if (asking(live))
+	{
+		if (live.asked_for)
+			return Asked{true, {*live.asked_for, *live.asked_for}};
+		Window since{0, silent_for(live)};
+		if (live.timer == Timer::keepalive)
+		{
+			const Millis interval = Millis{watch.interval_s} * 1000;
+			since.earliest =
+				since_first_of(live.probes, live, [&](int) { return interval; }).earliest;
+			since.latest -= Millis{watch.idle_s} * 1000;
+		}
+		else if (live.timer == Timer::persist)
+			since.earliest =
+				since_first_of(live.probes, live,
+			                   [&](int i) {
+								   return persist_period(
+									   live.rto, live.backoff - live.probes + 1 + i,
+									   limits);
+							   })
+					.earliest;
+		else if (live.timer == Timer::retransmit && live.retransmits > 0)
+			since.earliest = since_first_retransmission(live, limits).earliest;
+		since.latest = std::max<Millis>(since.latest, 0);
+		since.earliest = std::min(since.earliest, since.latest);
+		return Asked{true, since};
+	}
+	switch (live.timer)
+	{
+	case Timer::retransmit:
+	{
+		Window next = fires(live, live.rto);
+		next.latest += late(live.rto);
+		return Asked{false, next};
+	}
+	case Timer::persist:
+		return Asked{false, fires(live, persist_period(live.rto, live.backoff, limits))};
+	default:
+		if (!watch.keepalive)
+			return std::nullopt;
+		return Asked{false, Keepalive(live, watch).question};
+	}
+}
+
+Span guard_gives_up(const Live &live, const Watch &watch, const KernelLimits &limits)
+{
+	Span result = never();
+	if (watch.watch_interval_ms == 0)
+		return result;
+	const Millis looks = 2 * Millis{watch.watch_interval_ms};
+	const auto at_least_now = [](Millis t)
+	{
+		return std::max<Millis>(t, 0);
+	};
+	if (watch.dead_after_ms != 0)
+		if (const std::optional<Asked> question = asked(live, watch, limits))
+		{
+			const Window &since = question->since;
+			const Millis dead_after = watch.dead_after_ms;
+			result = question->already
+			             ? Span{at_least_now(dead_after - since.latest),
+			                    at_least_now(dead_after - since.earliest) + looks}
+			             : Span{since.earliest + dead_after,
+			                    since.latest + dead_after + looks};
+		}
+	if (watch.stall_timeout_ms != 0 && zero_window(live))
+	{
+		const Millis timeout = watch.stall_timeout_ms;
+		result = first_of(
+			result, {live.stalled_for ? at_least_now(timeout - *live.stalled_for) : 0,
+		             at_least_now(timeout - live.stalled_for.value_or(0)) + looks});
+	}
+	return result;
+}
+
+Span kernel_gives_up(const Live &live, const Watch &watch, const KernelLimits &limits)
+{
+	const auto span = [](const Window &w)
+	{
+		return Span{w.earliest, w.latest};
+	};
+	switch (live.timer)
+	{
+	case Timer::retransmit:
+		if (zero_window(live))
+			return span(shrunk_window_gives_up(live, watch, limits));
+		return span(retransmission_gives_up(live, watch, limits));
+	case Timer::persist:
+		return span(persist_gives_up(live, watch, limits));
+	default:
+		if (!watch.keepalive)
+			return never();
+		return span(Keepalive(live, watch).gives_up(live, watch));
+	}
+}
+
+Health health(const Live &live)
+{
+	switch (live.state)
+	{
+	case TcpState::close:
+		return Health::dead;
+	case TcpState::close_wait:
+	case TcpState::last_ack:
+	case TcpState::closing:
+	case TcpState::time_wait:
+		return Health::closed_by_peer;
+	default:
+		break;
+	}
+	if (live.timer == Timer::retransmit && live.retransmits > 0)
+		return Health::retransmitting;
+	if (live.probes > 0)
+		return Health::probing;
+	return zero_window(live) ? Health::zero_window : Health::alive;
+}
+
+} // namespace
+
+Millis silent_for(const Live &live)
+{
+	return std::min(live.last_data_recv, live.last_ack_recv);
+}
+
+bool asking(const Live &live)
+{
+	return live.probes > 0 || live.retransmits > 0 || live.retransmitted > 0;
+}
+
+bool zero_window(const Live &live)
+{
+	return live.timer == Timer::persist ||
+	       (live.timer == Timer::retransmit && live.unacked > 0 && live.snd_wnd == 0u);
+}
+
+Verdict verdict(const Live &live, const Watch &watch, const KernelLimits &limits)
+{
+	if (live.state == TcpState::close)
+		return {Health::dead, {0, 0}};
+	return {health(live), first_of(kernel_gives_up(live, watch, limits),
+	                               guard_gives_up(live, watch, limits))};
+}
+
+} // namespace guard

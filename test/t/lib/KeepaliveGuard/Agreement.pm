@@ -38,21 +38,21 @@ sub settings_of
 	return (\%value, %columns);
 }
 
-# What the kernel has for a session, only the expected keys of socket_options().
+# What the kernel has for a session, or for a backend's pid, only the expected keys of socket_options().
 sub _in_kernel
 {
-	my ($pid, $expected) = @_;
-	my $options = socket_options($pid) // {};
+	my ($session, $expected) = @_;
+	my $options = socket_options(ref $session ? $session->pid : $session + 0) // {};
 	return { map { ($_ => $options->{$_}) } keys %$expected };
 }
 
-# Tests that the kernel has these values (keys of socket_options()) for a session.
-# Asks the session nothing.
+# Tests that the kernel has these values (keys of socket_options()) for a session, or
+# for a backend's pid.  Asks the session nothing.
 sub kernel_has
 {
 	my ($session, $expected, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return is_deeply(_in_kernel($session->pid, $expected), $expected, $name);
+	return is_deeply(_in_kernel($session, $expected), $expected, $name);
 }
 
 # Waits until the kernel has them: the seconds that took, undef after the timeout.
@@ -62,7 +62,7 @@ sub wait_for_kernel
 	my $start = time;
 	while (1)
 	{
-		my $now = _in_kernel($session->pid, $expected);
+		my $now = _in_kernel($session, $expected);
 		my $waited = time - $start;
 		return $waited unless grep { ($now->{$_} // '') ne $expected->{$_} } keys %$expected;
 		return if $waited > $timeout;
@@ -84,7 +84,7 @@ sub all_agree
 
 	my ($kernel_expected) = { %values, keepalive => $options{keepalive} // 1 };
 	delete $kernel_expected->{client_check}; # the kernel has no such thing
-	my $kernel = _in_kernel($session->pid, $kernel_expected);
+	my $kernel = _in_kernel($session, $kernel_expected);
 
 	my (%shown, %listed, %status);
 	@shown{@names} = map { _milliseconds($session->value("SHOW $setting{$_}")) } @names;

@@ -1,0 +1,136 @@
+# Where a policy of enforcement "default" stands among PostgreSQL's own ways to set
+# the same settings: above postgresql.conf and the command line, at the place of
+# ALTER ROLE ALL SET, and below all that is closer to the session.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Agreement qw(kernel_has wait_for_kernel);
+use KeepaliveGuard::Cluster;
+use Test::More;
+use Time::HiRes 'usleep';
+
+my $node = KeepaliveGuard::Cluster->start_new('primary', conf => <<'END');
+tcp_keepalives_idle = 11
+tcp_keepalives_interval = 12
+END
+my @roles = qw(nothing by_role by_database by_both);
+$node->safe_psql('postgres', "CREATE ROLE $_ LOGIN") foreach @roles;
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+$node->safe_psql('postgres', <<'END');
+ALTER DATABASE shop SET tcp_keepalives_idle = 31;
+ALTER ROLE by_role SET tcp_keepalives_idle = 32;
+ALTER ROLE by_both SET tcp_keepalives_idle = 32;
+ALTER ROLE by_both IN DATABASE shop SET tcp_keepalives_idle = 33;
+END
+$node->policy(name => 'everybody', tcp_keepalives_idle => '20s', tcp_keepalives_count => 2);
+$node->wait_for_policies;
+
+# Tests what a new session has: its tcp_keepalives_idle by the kernel, SHOW and
+# keepalive_status(), what its policy's state is, and that what it does not choose
+# itself is the policy's and postgresql.conf's.
+sub new_session_has
+{
+	my ($idle, $source, $state, $name, %options) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $session = $node->session(user => 'nothing', %options);
+	kernel_has($session, { idle => $idle, interval => 12, count => 2 }, "$name: the kernel");
+	session_tells($session, $idle, $source, $state, $name);
+	return $session;
+}
+
+sub session_tells
+{
+	my ($session, $idle, $source, $state, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $setting = $session->query("SELECT setting, source FROM pg_settings WHERE name = 'tcp_keepalives_idle'");
+	my $status = $node->status($session->pid);
+	is_deeply(
+		[ @{ $setting->[0] }, @$status{qw(tcp_keepalives_idle policy policy_state)} ],
+		[ $idle, $source, sprintf('00:00:%02d', $idle), 'everybody', $state ],
+		"$name: all others");
+	return;
+}
+
+new_session_has(20, 'global', 'applied', 'a policy over postgresql.conf');
+new_session_has(31, 'database', 'overridden', 'ALTER DATABASE over it', dbname => 'shop');
+new_session_has(32, 'user', 'overridden', 'ALTER ROLE over it', user => 'by_role');
+new_session_has(33, 'database user', 'overridden', 'ALTER ROLE IN DATABASE over it',
+	user => 'by_both', dbname => 'shop');
+new_session_has(34, 'client', 'overridden', 'connection options over it',
+	options => '-c tcp_keepalives_idle=34');
+new_session_has(35, 'client', 'overridden', 'a startup parameter over it',
+	tcp_keepalives_idle => 35, user => 'by_both', dbname => 'shop');
+new_session_has(20, 'client', 'applied', 'the same value as the policy\'s is no override',
+	tcp_keepalives_idle => 20);
+
+# --- SET and RESET ------------------------------------------------------------------
+
+# What a session has at this moment, after it ran that.
+my $session = $node->session(user => 'nothing');
+sub after
+{
+	my ($sql, $idle, $source, $state) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$session->query($sql);
+	kernel_has($session, { idle => $idle, count => 2 }, "$sql: the kernel");
+	session_tells($session, $idle, $source, $state, $sql);
+	return;
+}
+
+after('SET tcp_keepalives_idle = 41', 41, 'session', 'overridden');
+after('RESET tcp_keepalives_idle', 20, 'global', 'applied');
+after('SET tcp_keepalives_idle = 42', 42, 'session', 'overridden');
+after('SET tcp_keepalives_idle TO DEFAULT', 20, 'global', 'applied');
+after('SELECT set_config($$tcp_keepalives_idle$$, $$43$$, false)', 43, 'session', 'overridden');
+after('RESET ALL', 20, 'global', 'applied');
+after('SET tcp_keepalives_idle = 44', 44, 'session', 'overridden');
+after('DISCARD ALL', 20, 'global', 'applied');
+after('BEGIN', 20, 'global', 'applied');
+after('SET LOCAL tcp_keepalives_idle = 45', 45, 'session', 'overridden');
+after('COMMIT', 20, 'global', 'applied');
+after('BEGIN', 20, 'global', 'applied');
+after('SET tcp_keepalives_idle = 46', 46, 'session', 'overridden');
+after('ROLLBACK', 20, 'global', 'applied');
+
+$session->query(<<'END');
+CREATE FUNCTION pg_temp.inside() RETURNS text LANGUAGE plpgsql SET tcp_keepalives_idle = 47
+	AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN current_setting('tcp_keepalives_idle'); END $$
+END
+$session->send('SELECT pg_temp.inside()');
+ok(defined wait_for_kernel($session, { idle => 47 }, 10), 'a function\'s SET clause');
+is($session->result->{rows}[0][0], 47, 'as it shows itself');
+after('SELECT 1', 20, 'global', 'applied');
+
+my $by_both = $node->session(user => 'by_both', dbname => 'shop');
+$by_both->query('SET tcp_keepalives_idle = 48; RESET tcp_keepalives_idle');
+kernel_has($by_both, { idle => 33 }, 'RESET goes back to ALTER ROLE\'s value, not to the policy\'s');
+
+# --- postgresql.conf changes ------------------------------------------------------
+
+$node->append_conf('postgresql.conf', "tcp_keepalives_idle = 13\ntcp_keepalives_interval = 14\n");
+$node->reload;
+my $left = 500; # a reload comes with one of the next commands
+usleep(20_000) while $left-- && $session->value('SHOW tcp_keepalives_interval') == 12;
+kernel_has($session, { idle => 20, interval => 14 }, 'a reload changes only what the policy leaves open');
+session_tells($session, 20, 'global', 'applied', 'after a reload');
+
+$node->safe_psql('postgres', 'DELETE FROM keepalive_policy');
+ok(defined wait_for_kernel($session, { idle => 13, interval => 14, count => 9 }, 10),
+	'without its policy a session has what postgresql.conf says now');
+is_deeply(
+	$session->query("SELECT setting, source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"),
+	[ [ 13, 'configuration file' ] ],
+	'as if the policy had never been');
+
+# --- ALTER ROLE ALL ---------------------------------------------------------------
+
+$node->safe_psql('postgres', 'ALTER ROLE ALL SET tcp_keepalives_idle = 51');
+$node->policy(name => 'everybody', tcp_keepalives_idle => '20s', tcp_keepalives_count => 2);
+$node->wait_for_policies;
+my $role_all = $node->session(user => 'nothing');
+kernel_has($role_all, { idle => 51, count => 2 }, 'ALTER ROLE ALL keeps its own place: the kernel');
+session_tells($role_all, 51, 'global', 'overridden', 'ALTER ROLE ALL keeps its own place');
+$role_all->query('SET tcp_keepalives_idle = 52; RESET tcp_keepalives_idle');
+kernel_has($role_all, { idle => 51, count => 2 }, 'also after RESET');
+
+done_testing();

@@ -7,6 +7,7 @@
 #include "pg/native_settings.hpp"
 #include "pg/preload.hpp"
 #include "pg/shared.hpp"
+#include "pg/watch.hpp"
 #include "policy/effective.hpp"
 
 extern "C"
@@ -194,10 +195,11 @@ void add_interval_or_null(RowValues<explain_columns> &row, std::int64_t millisec
 void add_results(RowValues<explain_columns> &row, const Settings *policy,
                  const SettingValues &values, bool tcp)
 {
+	const bool keepalive = policy == nullptr || policy->keepalive != Keepalive::off;
 	row.add_text(policy ? enforcement_name(policy->enforcement) : nullptr);
 	if (tcp)
 	{
-		row.add(BoolGetDatum(policy == nullptr || policy->keepalive != Keepalive::off));
+		row.add(BoolGetDatum(keepalive));
 		row.add(interval_datum(values[0] * INT64CONST(1000)));
 		row.add(interval_datum(values[1] * INT64CONST(1000)));
 		row.add(Int32GetDatum(values[2]));
@@ -208,6 +210,13 @@ void add_results(RowValues<explain_columns> &row, const Settings *policy,
 	row.add(interval_datum(values[4]));
 	add_interval_or_null(row, policy ? policy->dead_after_ms : 0);
 	add_interval_or_null(row, policy ? policy->stall_timeout_ms : 0);
+	if (tcp)
+	{
+		const Detection worst =
+			detection(watch_of(values, keepalive, policy), kernel_limits());
+		add_interval_or_null(row, worst.idle.latest.value_or(0));
+		add_interval_or_null(row, worst.busy.latest.value_or(0));
+	}
 }
 
 struct CompiledPolicies

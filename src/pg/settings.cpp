@@ -8,6 +8,7 @@ namespace guard::pg
 bool enabled = true;
 char *policy_database = nullptr;
 int max_policies = 1024;
+int watch_interval = 1000;
 
 void define_settings()
 {
@@ -26,6 +27,13 @@ void define_settings()
 		"keepalive_guard.max_policies",
 		"Sets the number of policies that shared memory has room for.", nullptr,
 		&max_policies, 1024, 1, 100000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+
+	DefineCustomIntVariable(
+		"keepalive_guard.watch_interval",
+		"Sets how often the sockets of sessions with dead_after or stall_timeout are "
+		"looked at.",
+		"0 turns dead_after and stall_timeout off.", &watch_interval, 1000, 0, 3600000,
+		PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
 
 	MarkGUCPrefixReserved("keepalive_guard");
 }

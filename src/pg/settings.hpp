@@ -7,6 +7,7 @@ namespace guard::pg
 extern bool enabled;          // keepalive_guard.enabled
 extern char *policy_database; // keepalive_guard.database
 extern int max_policies;      // keepalive_guard.max_policies
+extern int watch_interval;    // keepalive_guard.watch_interval, ms, 0: off
 
 // Defines the settings; only while shared_preload_libraries is being processed.
 void define_settings();

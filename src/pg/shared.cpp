@@ -78,6 +78,7 @@ void startup()
 		pg_atomic_init_u32(&shared->enabled, enabled);
 		pg_atomic_init_u32(&shared->worker, 0);
 		pg_atomic_init_u32(&shared->reader, 0);
+		pg_atomic_init_u32(&shared->watching, 0);
 		shared->configured.init();
 		shared->policy_room = max_policies;
 		shared->slot_count = MaxBackends;
@@ -85,6 +86,7 @@ void startup()
 		{
 			shared_slots()[i].session.init();
 			shared_slots()[i].wanted.init();
+			shared_slots()[i].watched.init();
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);

@@ -51,10 +51,32 @@ struct Session
 	bool keepalive_failed;   // SO_KEEPALIVE was refused
 };
 
+// Why the watcher has ended a backend.
+enum class WatcherVerdict : std::uint8_t
+{
+	none,
+	dead_after,
+	stall_timeout,
+};
+
+// What the watcher (watcher.hpp) has seen of a session's peer: written by the worker
+// only.  It outlives its session: it counts only where pid and started are the
+// session's.  Times are of CLOCK_MONOTONIC, in ms; 0: not so.
+struct Watched
+{
+	std::int32_t pid;
+	std::int64_t started;
+	std::int64_t asked_since;   // the kernel asks, and nothing was received
+	std::int64_t stalled_since; // the window is closed, and nothing was acknowledged
+	std::uint64_t bytes_acked;  // at stalled_since
+	WatcherVerdict verdict;     // published before the backend is signalled
+};
+
 struct alignas(64) Slot
 {
 	Versioned<Session> session;
 	Versioned<Wanted> wanted;
+	Versioned<Watched> watched;
 };
 static_assert(sizeof(Slot) <= 512);
 
@@ -90,8 +112,9 @@ struct Shared
 	pg_atomic_uint32 attention; // some session's slot is to be looked at again
 	pg_atomic_uint32 enabled;   // keepalive_guard.enabled as the worker has it
 
-	pg_atomic_uint32 worker; // proc number + 1, 0: not running
-	pg_atomic_uint32 reader; // likewise
+	pg_atomic_uint32 worker;   // proc number + 1, 0: not running
+	pg_atomic_uint32 reader;   // likewise
+	pg_atomic_uint32 watching; // the worker looks at sockets every watch_interval
 	Versioned<ConfiguredValues> configured;
 	std::uint32_t rows_skipped; // invalid rows at the last compilation
 

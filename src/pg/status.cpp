@@ -7,6 +7,7 @@
 #include "pg/session_list.hpp"
 #include "pg/session_state.hpp"
 #include "pg/shared.hpp"
+#include "pg/watch.hpp"
 
 #include <algorithm>
 
@@ -69,7 +70,7 @@ void add_kernel_view(RowValues<status_columns> &row, const SocketFacts &facts)
 	{
 		// Given up by the kernel, and not yet closed by its backend.
 		row.add_text(tcp_state_name(TcpState::close));
-		row.add_nulls_to(status_columns);
+		row.add_nulls_to(row.count + 8);
 		return;
 	}
 
@@ -93,6 +94,48 @@ void add_kernel_view(RowValues<status_columns> &row, const SocketFacts &facts)
 		row.add(Float8GetDatum(facts.info.rtt / 1000.0));
 	else
 		row.add_null();
+}
+
+void add_interval_or_null(RowValues<status_columns> &row, const Duration &duration)
+{
+	if (duration)
+		row.add(interval_datum(*duration));
+	else
+		row.add_null();
+}
+
+// health, dies_in, detects_idle, detects_busy of a TCP connection: the worst cases.
+void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
+                 const SocketFacts &facts)
+{
+	const Session &session = listed.session;
+	const Watch watch =
+		watch_of(session.in_force, session.keepalive,
+	             listed.wanted.governed ? &listed.wanted.settings : nullptr);
+	const KernelLimits limits = kernel_limits();
+	Millis rto = tcp_timeout_init;
+
+	if (!facts.found)
+	{
+		row.add_text(health_name(Health::dead));
+		row.add(interval_datum(0));
+	}
+	else if (facts.info.received == 0)
+		row.add_nulls_to(row.count + 2);
+	else
+	{
+		Watched watched = {};
+		listed.slot->watched.read(watched);
+		const Live live = live_of(facts, session, watched);
+		const Verdict now = verdict(live, watch, limits);
+		row.add_text(health_name(now.health));
+		add_interval_or_null(row, now.dies_in.latest);
+		rto = std::max(rto, live.rto >> std::min(live.backoff, 31));
+	}
+
+	const Detection worst = detection(watch, limits, rto);
+	add_interval_or_null(row, worst.idle.latest);
+	add_interval_or_null(row, worst.busy.latest);
 }
 
 void add_session(ReturnSetInfo *result, const ListedSession &listed,
@@ -133,7 +176,10 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 			row.add_text(policy_state(listed));
 			add_in_force(row, session);
 			if (tcp)
+			{
 				add_kernel_view(row, facts);
+				add_verdict(row, listed, facts);
+			}
 		}
 	}
 	row.add_nulls_to(status_columns);

@@ -1,0 +1,117 @@
+-- The extension's objects are those of DESIGN.md, with their arguments, columns and
+-- types in its order; each says what it is, and only those may use it who should.
+BEGIN;
+
+CREATE TEMP VIEW object AS
+	SELECT classid, objid, pg_describe_object(classid, objid, 0) AS description
+	FROM pg_depend
+	WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'keepalive_guard');
+
+-- public: everybody; monitor: pg_monitor; superuser: superusers, until somebody grants it
+CREATE TEMP TABLE expected (
+	name text COLLATE "C",
+	arguments text,
+	columns text,
+	volatility text DEFAULT 'volatile',
+	parallel text DEFAULT 'restricted',
+	strict boolean DEFAULT true,
+	allowed text DEFAULT 'public'
+);
+
+INSERT INTO expected (name, arguments, columns, parallel, strict) VALUES
+	('keepalive_policy_guard', '', 'trigger', 'unsafe', false);
+
+INSERT INTO expected (name, arguments, columns) VALUES
+	('keepalive_status', '',
+		'pid integer, datname name, usename name, application_name text, backend_type text, '
+		'client_addr inet, client_port integer, transport text, policy text, policy_state text, '
+		'keepalive boolean, tcp_keepalives_idle interval, tcp_keepalives_interval interval, '
+		'tcp_keepalives_count integer, tcp_user_timeout interval, '
+		'client_connection_check_interval interval, tcp_state text, timer text, '
+		'timer_expires interval, unanswered_probes integer, retransmits integer, silent_for interval, '
+		'send_queue bigint, recv_queue bigint, rtt_ms double precision, health text, dies_in interval, '
+		'detects_idle interval, detects_busy interval');
+
+INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
+	('keepalive_explain',
+		'database text, role text, client_addr inet DEFAULT NULL::inet, '
+		'backend text DEFAULT ''client''::text',
+		'"position" integer, policy text, priority integer, matches boolean, reason text, wins boolean, '
+		'enforcement text, keepalive boolean, tcp_keepalives_idle interval, '
+		'tcp_keepalives_interval interval, tcp_keepalives_count integer, tcp_user_timeout interval, '
+		'client_connection_check_interval interval, dead_after interval, stall_timeout interval, '
+		'detects_idle interval, detects_busy interval', false, 'monitor');
+
+INSERT INTO expected (name, arguments, columns, allowed) VALUES
+	('keepalive_apply', 'timeout interval DEFAULT ''00:00:05''::interval',
+		'sessions bigint, applied bigint, overridden bigint, failed bigint, pending bigint',
+		'superuser');
+
+CREATE TEMP VIEW actual AS
+	SELECT p.oid, proname::text COLLATE "C" AS name,
+		concat_ws(', ', VARIADIC ARRAY(
+			SELECT argument
+			FROM regexp_split_to_table(nullif(pg_get_function_arguments(p.oid), ''), ', ') argument
+			WHERE argument NOT LIKE 'OUT %')) AS arguments,
+		coalesce(nullif(concat_ws(', ', VARIADIC ARRAY(
+			SELECT substr(argument, 5)
+			FROM regexp_split_to_table(nullif(pg_get_function_arguments(p.oid), ''), ', ') argument
+			WHERE argument LIKE 'OUT %')), ''), pg_get_function_result(p.oid)) AS columns,
+		CASE provolatile WHEN 'v' THEN 'volatile' WHEN 's' THEN 'stable' ELSE 'immutable' END AS volatility,
+		CASE proparallel WHEN 'u' THEN 'unsafe' WHEN 'r' THEN 'restricted' ELSE 'safe' END AS parallel,
+		proisstrict AS strict
+	FROM pg_proc p JOIN object ON classid = 'pg_proc'::regclass AND objid = p.oid;
+
+CREATE ROLE test_nobody;
+CREATE ROLE test_monitor IN ROLE pg_monitor;
+
+SELECT plan(6 + 4 * count(*)::int) FROM expected;
+
+SELECT is_empty(
+	$$SELECT description FROM object
+		WHERE coalesce(obj_description(objid, classid::regclass::name), '') = ''$$,
+	'every object of the extension has a comment');
+SELECT is_empty(
+	$$SELECT tgname FROM pg_trigger JOIN object ON classid = 'pg_class'::regclass AND objid = tgrelid
+		WHERE NOT tgisinternal AND obj_description(pg_trigger.oid, 'pg_trigger') IS NULL$$,
+	'every trigger too');
+SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'and the extension itself')
+FROM pg_extension WHERE extname = 'keepalive_guard';
+SELECT is_empty(
+	$$SELECT description FROM object
+		WHERE obj_description(objid, classid::regclass::name) ~ '(^\s|[.\s]$)'$$,
+	'a comment is a phrase, as PostgreSQL''s own');
+
+SELECT results_eq(
+	'SELECT name FROM actual ORDER BY name',
+	'SELECT name FROM expected ORDER BY name',
+	'all functions are those described here');
+SELECT results_eq(
+	$$SELECT description FROM object WHERE classid <> 'pg_proc'::regclass ORDER BY 1$$,
+	$$VALUES ('table keepalive_policy')$$,
+	'so are all other objects');
+
+SELECT is(actual.arguments, expected.arguments, name || ': arguments')
+FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+
+SELECT is(actual.columns, expected.columns, name || ': columns')
+FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+
+SELECT is(
+	format('%s, parallel %s, strict %s', actual.volatility, actual.parallel, actual.strict),
+	format('%s, parallel %s, strict %s', expected.volatility, expected.parallel, expected.strict),
+	name || ': how it may be called')
+FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+
+SELECT is(
+	CASE
+		WHEN has_function_privilege('test_nobody', oid, 'EXECUTE') THEN 'public'
+		WHEN has_function_privilege('test_monitor', oid, 'EXECUTE') THEN 'monitor'
+		ELSE 'superuser'
+	END,
+	allowed, name || ': who may call it')
+FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+
+SELECT * FROM finish();
+ROLLBACK;

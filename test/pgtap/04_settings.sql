@@ -1,0 +1,29 @@
+-- The settings are those of DESIGN.md, with its types, contexts and defaults.
+BEGIN;
+SELECT plan(6);
+
+SELECT results_eq(
+	$$SELECT name, vartype, context, boot_val, unit, min_val, max_val
+		FROM pg_settings WHERE name LIKE 'keepalive\_guard.%' ORDER BY name COLLATE "C"$$,
+	$$VALUES
+		('keepalive_guard.database', 'string', 'postmaster', 'postgres', NULL, NULL, NULL),
+		('keepalive_guard.enabled', 'bool', 'sighup', 'on', NULL, NULL, NULL),
+		('keepalive_guard.max_policies', 'integer', 'postmaster', '1024', NULL, '1', '100000')$$,
+	'names, types, contexts, defaults, units and bounds');
+
+SELECT is_empty(
+	$$SELECT name FROM pg_settings
+		WHERE name LIKE 'keepalive\_guard.%' AND short_desc !~ '^[A-Z].*[^ ]\.$'$$,
+	'each has a sentence of description');
+
+SELECT throws_ok('SET keepalive_guard.enabled = off', '55P02', NULL,
+	'a session cannot switch the guard off');
+SELECT throws_ok('SET keepalive_guard.database = postgres', '55P02', NULL,
+	'nor choose the database');
+SELECT throws_ok('SET keepalive_guard.max_policies = 1', '55P02', NULL,
+	'nor the room');
+SELECT throws_ok('SET keepalive_guard.nothing_of_that_name = 1', '42602', NULL,
+	'a misspelt name is refused');
+
+SELECT * FROM finish();
+ROLLBACK;

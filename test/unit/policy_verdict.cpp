@@ -2,8 +2,11 @@
 // net/ipv4/tcp_timer.c: at every moment, the actual end must lie within dies_in.
 #include "policy/verdict.hpp"
 
+#include <algorithm>
 #include <functional>
 #include <random>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 

@@ -25,6 +25,10 @@ NL_LIBS := $(shell pkg-config --libs libnl-3.0)
 PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(NL_CFLAGS:-I%=-isystem %)
 PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Werror -fvisibility=hidden
+ifneq ($(findstring clang,$(CXX)),)
+# The flags that PGXS has recorded are those of Debian's g++.
+PG_CXXFLAGS += -Wno-unknown-warning-option
+endif
 SHLIB_LINK = $(NL_LIBS)
 
 include $(PGXS)
@@ -32,10 +36,6 @@ include $(PGXS)
 # PGXS links with the C compiler, and gives the bitcode no flags of ours.
 override COMPILER = $(CXX) $(CXXFLAGS)
 COMPILE.cxx.bc += $(PG_CXXFLAGS)
-ifneq ($(findstring clang,$(shell $(CXX) --version)),)
-# The server's own flags, recorded by PGXS, are those of g++.
-PG_CXXFLAGS += -Wno-unknown-warning-option
-endif
 
 # Debian's PGXS tracks no headers.
 $(OBJS): %.o: %.cpp

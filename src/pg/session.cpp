@@ -222,14 +222,17 @@ template <typename Work> bool fail_open(Work work)
 void find_wanted(const char *role_name, Wanted *wanted, std::uint64_t *generation)
 {
 	*generation = pg_atomic_read_u64(&shared->generation);
-	if (!pg_atomic_read_u32(&shared->enabled) || *generation == 0)
-		return;
+	bool policies_count = pg_atomic_read_u32(&shared->enabled) && *generation != 0;
 
 	Connection connection = connection_of(session, role_name);
 	fail_open(
 		[&]
 		{
+			// The worker needs it too, when policies come to count later.
 			session.role = get_role_oid(role_name, true);
+			if (!policies_count)
+				return;
+
 			Policy policy;
 			if (find_policy(connection, session.role, &policy, generation))
 			{
@@ -327,15 +330,17 @@ void begin_session(Port *port)
 
 	Wanted wanted = {};
 	std::uint64_t generation;
+	uint32 enabled = pg_atomic_read_u32(&shared->enabled);
 	wanted.version = 1;
 	find_wanted(port->user_name, &wanted, &generation);
 	my_slot->wanted.write(wanted);
 	synchronize_settings();
 
 	// The worker passes over slots that are not in use yet; it may have passed this
-	// one with newer policies.
+	// one with newer policies, or with keepalive_guard.enabled as it is now.
 	pg_memory_barrier();
-	if (generation != pg_atomic_read_u64(&shared->generation))
+	if (generation != pg_atomic_read_u64(&shared->generation) ||
+	    enabled != pg_atomic_read_u32(&shared->enabled))
 	{
 		call_for_attention();
 	}

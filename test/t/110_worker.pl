@@ -1,0 +1,59 @@
+# The worker is there, by a name of its own, and sleeps when nothing changes.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Agreement qw(kernel_has wait_for_kernel);
+use KeepaliveGuard::Cluster;
+use Test::More;
+use Time::HiRes 'sleep';
+
+my $node = KeepaliveGuard::Cluster->start_new('primary');
+
+is($node->safe_psql('postgres', <<'END'), 'keepalive_guard worker|Extension', 'pg_stat_activity');
+SELECT backend_type, wait_event_type FROM pg_stat_activity WHERE backend_type ~ 'guard worker'
+END
+
+sub processes
+{
+	my ($type) = @_;
+	return $node->safe_psql('postgres',
+		"SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = '$type'");
+}
+my $worker = processes('keepalive_guard worker');
+
+$node->policy(name => 'everybody', tcp_keepalives_idle => '60s');
+my $session = $node->session;
+ok(defined wait_for_kernel($session, { idle => 60 }, 10), 'a policy is in force');
+
+# The policy reader stays for a second, for other changes to come.
+like(processes('keepalive_guard policy reader'), qr/^\d+$/, 'the reader has a name of its own too');
+ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'policy reader'"),
+	'it leaves when it has nothing to do');
+
+# How often a process went to sleep.
+sub sleeps
+{
+	my ($pid) = @_;
+	open my $status, '<', "/proc/$pid/status" or die "/proc/$pid/status: $!";
+	my ($count) = map { /^voluntary_ctxt_switches:\s+(\d+)/ } <$status>;
+	return $count;
+}
+
+sleep 0.2; # it is told that the reader has left
+my $before = sleeps($worker);
+foreach my $i (1 .. 10)
+{
+	my $other = $node->session;
+	kernel_has($other, { idle => 60 }, "session $i gets its policy") if $i == 1 || $i == 10;
+	$other->query('CREATE TEMP TABLE t (); SET tcp_keepalives_idle = 7; SELECT count(*) FROM pg_class');
+	$other->terminate;
+	sleep 0.25;
+}
+is(sleeps($worker) - $before, 0, 'sessions come, work and go, and the worker sleeps on');
+
+$node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '61s'");
+ok(defined wait_for_kernel($session, { idle => 61 }, 10), 'until a policy changes');
+cmp_ok(sleeps($worker), '>', $before, 'which wakes it');
+
+done_testing();

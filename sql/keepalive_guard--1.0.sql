@@ -154,6 +154,64 @@ COMMENT ON FUNCTION keepalive_explain(text, text, inet, text) IS
 REVOKE ALL ON FUNCTION keepalive_explain(text, text, inet, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION keepalive_explain(text, text, inet, text) TO pg_monitor;
 
+CREATE FUNCTION keepalive_events(
+	OUT ended_at timestamptz,
+	OUT pid integer,
+	OUT cause text,
+	OUT policy text,
+	OUT datname name,
+	OUT usename name,
+	OUT application_name text,
+	OUT backend_type text,
+	OUT client_addr inet,
+	OUT client_port integer,
+	OUT connected_for interval,
+	OUT silent_for interval,
+	OUT state text,
+	OUT transaction_age interval,
+	OUT unanswered_probes integer,
+	OUT retransmits integer,
+	OUT rtt_ms double precision,
+	OUT bytes_sent bigint,
+	OUT bytes_received bigint,
+	OUT detail text)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_events() IS
+	'ended connections, newest first, and why they ended; the last keepalive_guard.max_events of them';
+
+CREATE FUNCTION keepalive_stats(
+	OUT policy text,
+	OUT sessions bigint,
+	OUT sessions_total bigint,
+	OUT client_closed bigint,
+	OUT client_vanished bigint,
+	OUT reset bigint,
+	OUT keepalive_timeout bigint,
+	OUT user_timeout bigint,
+	OUT retransmit_timeout bigint,
+	OUT unreachable bigint,
+	OUT dead_after bigint,
+	OUT stall_timeout bigint,
+	OUT terminated bigint,
+	OUT server_shutdown bigint,
+	OUT authentication_failed bigint,
+	OUT unknown bigint,
+	OUT stats_reset timestamptz)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_stats() IS
+	'sessions of each policy, and of none (NULL): now, so far, and how those that ended did so';
+
+CREATE FUNCTION keepalive_stats_reset() RETURNS void
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_stats_reset() IS
+	'sets the counters of keepalive_stats() to zero';
+REVOKE ALL ON FUNCTION keepalive_stats_reset() FROM PUBLIC;
+
 --
 -- Doing
 --

@@ -2,6 +2,7 @@
 
 #include "pg/authentication.hpp"
 #include "pg/command_hooks.hpp"
+#include "pg/ending.hpp"
 #include "pg/native_settings.hpp"
 #include "pg/policy_change.hpp"
 #include "pg/settings.hpp"
@@ -29,5 +30,6 @@ void _PG_init(void)
 	watch_objects();
 	install_authentication_hook();
 	install_command_hooks();
+	install_ending_hooks();
 	register_worker();
 }

@@ -4,8 +4,10 @@
 #include <cstring>
 
 #include <arpa/inet.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 namespace guard
@@ -105,6 +107,35 @@ int set_keepalives_count(int fd, int probes) noexcept
 int set_user_timeout(int fd, int milliseconds) noexcept
 {
 	return set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, milliseconds);
+}
+
+int read_tcp_info(int fd, TcpInfo &info) noexcept
+{
+	const KeepErrno keep;
+	unsigned char bytes[512];
+	socklen_t length = sizeof(bytes);
+	const int error =
+		KeepErrno::error(getsockopt(fd, IPPROTO_TCP, TCP_INFO, bytes, &length));
+	info = decode_tcp_info(bytes, error ? 0 : length);
+	return error;
+}
+
+int unacknowledged_bytes(int fd) noexcept
+{
+	const KeepErrno keep;
+	int bytes = 0;
+	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? 0 : bytes;
+}
+
+int take_error_of_dead_socket(int fd) noexcept
+{
+	TcpInfo info;
+	int pending = 0;
+	if (read_tcp_info(fd, info) != 0 ||
+	    info.state != static_cast<std::uint8_t>(TcpState::close) ||
+	    get(fd, SOL_SOCKET, SO_ERROR, pending) != 0)
+		return 0;
+	return pending;
 }
 
 int read_socket_id(int fd, SocketId &id) noexcept

@@ -1,7 +1,7 @@
 // The options of a socket of this process: read and set.  Every function here is
 // async-signal-safe, allocates nothing, leaves errno as it was, and returns 0 or the
-// errno of the system call that failed.  SO_ERROR is never read: that would take the
-// error away from the socket's owner.
+// errno of the system call that failed.  SO_ERROR, which reading clears, is read by
+// take_error_of_dead_socket() only.
 #pragma once
 
 #include "kernel/socket.hpp"
@@ -32,6 +32,17 @@ int set_keepalives_interval(int fd, int seconds) noexcept;
 int set_keepalives_count(int fd, int probes) noexcept;
 // 0 (off) or milliseconds; negative: EINVAL.
 int set_user_timeout(int fd, int milliseconds) noexcept;
+
+// What the kernel knows of the connection; also after its death.
+int read_tcp_info(int fd, TcpInfo &info) noexcept;
+
+// The error that a dead socket (TCP_CLOSE) still has for its owner; 0 if the owner has
+// been told, or the socket is alive.  For an owner that is about to close it.
+int take_error_of_dead_socket(int fd) noexcept;
+
+// Bytes that the peer has not acknowledged, sent or not (SIOCOUTQ); also after its death.
+// 0 where the kernel does not say.
+int unacknowledged_bytes(int fd) noexcept;
 
 // Both ends, the interface it is bound to, and SO_COOKIE.  ENOTCONN: there is no peer
 // (a listener, or reset in the meantime); everything but id.remote is filled in then.

@@ -16,8 +16,13 @@ namespace guard::pg
 
 Datum interval_datum(std::int64_t milliseconds)
 {
+	return microseconds_datum(milliseconds * 1000);
+}
+
+Datum microseconds_datum(std::int64_t microseconds)
+{
 	auto *interval = static_cast<Interval *>(palloc0(sizeof(Interval)));
-	interval->time = milliseconds * 1000;
+	interval->time = microseconds;
 	return IntervalPGetDatum(interval);
 }
 

@@ -16,6 +16,7 @@ namespace guard::pg
 
 // An interval without days and months.
 Datum interval_datum(std::int64_t milliseconds);
+Datum microseconds_datum(std::int64_t microseconds);
 
 // A host address.  family: 4 (the first four bytes count) or 6.
 Datum address_datum(std::uint8_t family, const std::uint8_t *address);
@@ -43,6 +44,17 @@ template <int columns> struct RowValues
 			add_null();
 		else
 			add(CStringGetTextDatum(text));
+	}
+	void add_name(const char *name)
+	{
+		if (name == nullptr)
+		{
+			add_null();
+			return;
+		}
+		auto *copy = static_cast<NameData *>(palloc0(sizeof(NameData)));
+		namestrcpy(copy, name);
+		add(NameGetDatum(copy));
 	}
 	void add_nulls_to(int end)
 	{

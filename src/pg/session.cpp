@@ -4,6 +4,8 @@
 
 #include "kernel/socket_options.hpp"
 #include "pg/compat.hpp"
+#include "pg/ending.hpp"
+#include "pg/events.hpp"
 #include "pg/matching.hpp"
 #include "pg/native_settings.hpp"
 
@@ -179,6 +181,10 @@ void end_session(int, Datum)
 		return;
 	if (session.update_signal != 0)
 		signal(session.update_signal, SIG_IGN);
+	Wanted wanted = {};
+	my_slot->wanted.read(wanted);
+	record_end(session, wanted, weigh_ending(session, port()), port());
+
 	Slot *slot = my_slot;
 	my_slot = nullptr;
 	session = {};
@@ -327,6 +333,7 @@ void begin_session(Port *port)
 	my_slot = &shared_slots()[number];
 	before_shmem_exit(end_session, 0);
 	session.update_signal = install_update_signal();
+	watch_for_termination();
 
 	Wanted wanted = {};
 	std::uint64_t generation;

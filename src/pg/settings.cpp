@@ -9,6 +9,8 @@ bool enabled = true;
 char *policy_database = nullptr;
 int max_policies = 1024;
 int watch_interval = 1000;
+int max_events = 4096;
+bool log_lost_connections = true;
 
 void define_settings()
 {
@@ -34,6 +36,17 @@ void define_settings()
 		"looked at.",
 		"0 turns dead_after and stall_timeout off.", &watch_interval, 1000, 0, 3600000,
 		PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+
+	DefineCustomIntVariable(
+		"keepalive_guard.max_events",
+		"Sets the number of ended connections that keepalive_events() remembers.",
+		nullptr, &max_events, 4096, 1, 1000000, PGC_POSTMASTER, 0, nullptr, nullptr,
+		nullptr);
+
+	DefineCustomBoolVariable("keepalive_guard.log_lost_connections",
+	                         "Logs each lost connection, with its cause and policy.",
+	                         nullptr, &log_lost_connections, true, PGC_SIGHUP, 0, nullptr,
+	                         nullptr, nullptr);
 
 	MarkGUCPrefixReserved("keepalive_guard");
 }

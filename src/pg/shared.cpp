@@ -2,7 +2,9 @@
 
 #include "pg/shared.hpp"
 
+#include "pg/events.hpp"
 #include "pg/settings.hpp"
+#include "pg/statistics.hpp"
 
 extern "C"
 {
@@ -52,7 +54,9 @@ void request()
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(add_size(shared_size(), PG_CACHE_LINE_SIZE));
-	RequestNamedLWLockTranche(tranche_name, 1);
+	RequestAddinShmemSpace(events_size());
+	RequestAddinShmemSpace(statistics_size());
+	RequestNamedLWLockTranche(tranche_name, 3);
 }
 
 void startup()
@@ -64,10 +68,11 @@ void startup()
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared =
 		static_cast<Shared *>(ShmemInitStruct("keepalive_guard", shared_size(), &found));
+	LWLockPadded *locks = GetNamedLWLockTranche(tranche_name);
 	if (!found)
 	{
 		memset(static_cast<void *>(shared), 0, shared_size());
-		shared->policy_lock = &GetNamedLWLockTranche(tranche_name)->lock;
+		shared->policy_lock = &locks[0].lock;
 		pg_atomic_init_u32(&shared->policy_state,
 		                   static_cast<uint32>(PolicyState::not_read));
 		pg_atomic_init_u64(&shared->generation, 0);
@@ -89,6 +94,8 @@ void startup()
 			shared_slots()[i].watched.init();
 		}
 	}
+	init_events(&locks[1].lock);
+	init_statistics(&locks[2].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

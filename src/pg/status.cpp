@@ -33,18 +33,6 @@ const char *policy_state(const ListedSession &listed)
 	return session_state_name(session_state(listed.session, listed.wanted));
 }
 
-void add_name(RowValues<status_columns> &row, const char *name)
-{
-	if (name == nullptr)
-	{
-		row.add_null();
-		return;
-	}
-	auto *copy = static_cast<NameData *>(palloc0(sizeof(NameData)));
-	namestrcpy(copy, name);
-	row.add(NameGetDatum(copy));
-}
-
 void add_in_force(RowValues<status_columns> &row, const Session &session)
 {
 	auto value = [&](Setting setting)
@@ -145,12 +133,12 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 	RowValues<status_columns> row;
 
 	row.add(Int32GetDatum(backend->st_procpid));
-	add_name(row, OidIsValid(backend->st_databaseid)
-	                  ? get_database_name(backend->st_databaseid)
-	                  : nullptr);
-	add_name(row, OidIsValid(backend->st_userid)
-	                  ? GetUserNameFromId(backend->st_userid, true)
-	                  : nullptr);
+	row.add_name(OidIsValid(backend->st_databaseid)
+	                 ? get_database_name(backend->st_databaseid)
+	                 : nullptr);
+	row.add_name(OidIsValid(backend->st_userid)
+	                 ? GetUserNameFromId(backend->st_userid, true)
+	                 : nullptr);
 	row.add_text(backend->st_appname);
 
 	if (listed.visible)

@@ -1,0 +1,358 @@
+#include "pg/postgres.hpp"
+
+#include "pg/statistics.hpp"
+
+#include "pg/datums.hpp"
+#include "pg/preload.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared.hpp"
+
+#include <algorithm>
+
+extern "C"
+{
+#include "funcapi.h"
+#include "pgstat.h"
+#include "port/pg_crc32c.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+	PG_FUNCTION_INFO_V1(keepalive_stats);
+	PG_FUNCTION_INFO_V1(keepalive_stats_reset);
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// Names follow the cumulative statistics, which PostgreSQL keeps in the same place.
+constexpr char statistics_file[] =
+	PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.stat";
+constexpr char temporary_file[] = PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.tmp";
+constexpr std::uint32_t file_magic = 0x4b470001; // changes with the format
+
+struct Counters
+{
+	char policy[name_bytes]; // key; "" for no policy
+	std::int64_t ended[cause_count];
+};
+
+struct Totals
+{
+	LWLock *lock;
+	TimestampTz reset;
+};
+
+struct FileHeader
+{
+	std::uint32_t magic;
+	std::uint32_t count;
+	TimestampTz reset;
+	pg_crc32c crc; // of the counters
+};
+
+Totals *totals = nullptr;
+HTAB *counters = nullptr;
+
+// Policies come and go: twice the room, and the names that no policy has any more
+// make way.
+long counters_room()
+{
+	return 2L * max_policies + 1;
+}
+
+bool is_compiled(const char *policy)
+{
+	for (std::uint32_t i = 0; i < shared->policy_count + shared->disabled_count; i++)
+		if (strcmp(shared_policies()[i].name, policy) == 0)
+			return true;
+	return false;
+}
+
+// Holding both locks.
+void forget_dropped_policies()
+{
+	HASH_SEQ_STATUS all;
+	hash_seq_init(&all, counters);
+	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
+		if (entry->policy[0] != '\0' && !is_compiled(entry->policy))
+			hash_search(counters, entry->policy, HASH_REMOVE, nullptr);
+}
+
+// The counters of a policy, made if they are not there; nullptr if there is no room.
+Counters *find_counters(const char *policy)
+{
+	char key[name_bytes] = "";
+	strlcpy(key, policy, name_bytes);
+	bool found;
+	auto *entry =
+		static_cast<Counters *>(hash_search(counters, key, HASH_ENTER_NULL, &found));
+	if (entry != nullptr && !found)
+		memset(entry->ended, 0, sizeof(entry->ended));
+	return entry;
+}
+
+bool read_file(FILE *file, FileHeader *header, Counters **entries)
+{
+	if (fread(header, sizeof(*header), 1, file) != 1 || header->magic != file_magic ||
+	    header->count > counters_room())
+		return false;
+	*entries = static_cast<Counters *>(palloc0((header->count + 1) * sizeof(Counters)));
+	if (fread(*entries, sizeof(Counters), header->count, file) != header->count)
+		return false;
+	pg_crc32c crc;
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, *entries, header->count * sizeof(Counters));
+	FIN_CRC32C(crc);
+	return EQ_CRC32C(crc, header->crc);
+}
+
+// What is saved counts once: after a crash there is nothing to load.
+void load()
+{
+	FILE *file = AllocateFile(statistics_file, PG_BINARY_R);
+	if (file == nullptr)
+	{
+		if (errno != ENOENT)
+			ereport(LOG, (errcode_for_file_access(),
+			              errmsg("could not read file \"%s\": %m", statistics_file)));
+		return;
+	}
+	FileHeader header;
+	Counters *entries = nullptr;
+	if (read_file(file, &header, &entries))
+	{
+		totals->reset = header.reset;
+		for (std::uint32_t i = 0; i < header.count; i++)
+		{
+			entries[i].policy[name_bytes - 1] = '\0';
+			if (Counters *entry = find_counters(entries[i].policy))
+				memcpy(entry->ended, entries[i].ended, sizeof(entry->ended));
+		}
+	}
+	else
+		ereport(LOG, (errcode(ERRCODE_DATA_CORRUPTED),
+		              errmsg("ignoring invalid data in file \"%s\"", statistics_file)));
+	FreeFile(file);
+	unlink(statistics_file);
+}
+
+bool write_file(FILE *file)
+{
+	FileHeader header = {};
+	header.magic = file_magic;
+	header.reset = totals->reset;
+	auto *entries =
+		static_cast<Counters *>(palloc0((counters_room() + 1) * sizeof(Counters)));
+
+	HASH_SEQ_STATUS all;
+	hash_seq_init(&all, counters);
+	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
+		entries[header.count++] = *entry;
+	INIT_CRC32C(header.crc);
+	COMP_CRC32C(header.crc, entries, header.count * sizeof(Counters));
+	FIN_CRC32C(header.crc);
+
+	return fwrite(&header, sizeof(header), 1, file) == 1 &&
+	       fwrite(entries, sizeof(Counters), header.count, file) == header.count;
+}
+
+// In the postmaster, as pgss_shmem_shutdown() in pg_stat_statements.c: not after a
+// crash.
+void save(int code, Datum)
+{
+	if (code != 0 || totals == nullptr)
+		return;
+	FILE *file = AllocateFile(temporary_file, PG_BINARY_W);
+	bool written = file != nullptr && write_file(file);
+	if (file != nullptr && FreeFile(file) != 0)
+		written = false;
+	if (written && durable_rename(temporary_file, statistics_file, LOG) == 0)
+		return;
+	ereport(LOG, (errcode_for_file_access(),
+	              errmsg("could not write file \"%s\": %m", statistics_file)));
+	unlink(temporary_file);
+}
+
+std::int64_t sum(const std::int64_t *ended)
+{
+	std::int64_t total = 0;
+	for (int i = 0; i < cause_count; i++)
+		if (static_cast<Cause>(i) != Cause::authentication_failed)
+			total += ended[i];
+	return total;
+}
+
+// A row of keepalive_stats() in the making.
+struct PolicyStatistics
+{
+	char policy[name_bytes];
+	std::int64_t sessions;
+	std::int64_t ended[cause_count];
+};
+
+bool by_policy(const PolicyStatistics &a, const PolicyStatistics &b)
+{
+	return strcmp(a.policy, b.policy) < 0;
+}
+
+struct StatisticsList
+{
+	PolicyStatistics *rows;
+	int count;
+	TimestampTz reset;
+};
+
+void add_row(StatisticsList &list, const char *policy)
+{
+	PolicyStatistics &row = list.rows[list.count++];
+	row = {};
+	strlcpy(row.policy, policy, name_bytes);
+}
+
+// Every policy that is compiled or has counters, and "" for none, ordered by name.
+StatisticsList list_statistics()
+{
+	StatisticsList list = {};
+	list.rows = static_cast<PolicyStatistics *>(
+		palloc0((counters_room() + max_policies + 1) * sizeof(PolicyStatistics)));
+	add_row(list, "");
+
+	LWLockAcquire(shared->policy_lock, LW_SHARED);
+	for (std::uint32_t i = 0; i < shared->policy_count + shared->disabled_count; i++)
+		add_row(list, shared_policies()[i].name);
+	LWLockRelease(shared->policy_lock);
+	std::sort(list.rows, list.rows + list.count, by_policy);
+
+	int compiled = list.count;
+	LWLockAcquire(totals->lock, LW_SHARED);
+	list.reset = totals->reset;
+	HASH_SEQ_STATUS all;
+	hash_seq_init(&all, counters);
+	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
+	{
+		PolicyStatistics key = {};
+		strlcpy(key.policy, entry->policy, name_bytes);
+		auto *end = list.rows + compiled;
+		auto *row = std::lower_bound(list.rows, end, key, by_policy);
+		if (row == end || strcmp(row->policy, entry->policy) != 0)
+		{
+			add_row(list, entry->policy);
+			row = &list.rows[list.count - 1];
+		}
+		memcpy(row->ended, entry->ended, sizeof(row->ended));
+	}
+	LWLockRelease(totals->lock);
+	std::sort(list.rows, list.rows + list.count, by_policy);
+	return list;
+}
+
+void count_sessions(StatisticsList &list)
+{
+	auto *end = list.rows + list.count;
+	for (uint32 i = 0; i < shared->slot_count; i++)
+	{
+		const Slot &slot = shared_slots()[i];
+		Session session;
+		Wanted wanted;
+		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
+			continue;
+		PolicyStatistics key = {};
+		strlcpy(key.policy, wanted.governed ? wanted.policy : "", name_bytes);
+		auto *row = std::lower_bound(list.rows, end, key, by_policy);
+		if (row != end && strcmp(row->policy, key.policy) == 0)
+			row->sessions++;
+	}
+}
+
+} // namespace
+
+Size statistics_size()
+{
+	return add_size(MAXALIGN(sizeof(Totals)),
+	                hash_estimate_size(counters_room(), sizeof(Counters)));
+}
+
+void init_statistics(LWLock *lock)
+{
+	bool found;
+	totals = static_cast<Totals *>(
+		ShmemInitStruct("keepalive_guard statistics", sizeof(Totals), &found));
+
+	HASHCTL control = {};
+	control.keysize = name_bytes;
+	control.entrysize = sizeof(Counters);
+	counters = ShmemInitHash("keepalive_guard counters", counters_room(), counters_room(),
+	                         &control, HASH_ELEM | HASH_STRINGS | HASH_FIXED_SIZE);
+	if (found)
+		return;
+	totals->lock = lock;
+	totals->reset = GetCurrentTimestamp();
+	find_counters("");
+	load();
+	if (!IsUnderPostmaster)
+		on_shmem_exit(save, 0);
+}
+
+void count_end(const char *policy, Cause cause)
+{
+	LWLockAcquire(shared->policy_lock, LW_SHARED);
+	LWLockAcquire(totals->lock, LW_EXCLUSIVE);
+	Counters *entry = find_counters(policy);
+	if (entry == nullptr)
+	{
+		forget_dropped_policies();
+		entry = find_counters(policy);
+	}
+	if (entry != nullptr)
+		entry->ended[static_cast<int>(cause)]++;
+	LWLockRelease(totals->lock);
+	LWLockRelease(shared->policy_lock);
+}
+
+} // namespace guard::pg
+
+extern "C" PGDLLEXPORT Datum keepalive_stats(PG_FUNCTION_ARGS)
+{
+	using namespace guard;
+	using namespace guard::pg;
+
+	require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	StatisticsList list = list_statistics();
+	count_sessions(list);
+	for (int i = 0; i < list.count; i++)
+	{
+		const PolicyStatistics &statistics = list.rows[i];
+		RowValues<cause_count + 4> row;
+		row.add_text(statistics.policy[0] ? statistics.policy : nullptr);
+		row.add(Int64GetDatum(statistics.sessions));
+		row.add(Int64GetDatum(statistics.sessions + sum(statistics.ended)));
+		for (std::int64_t ended : statistics.ended)
+			row.add(Int64GetDatum(ended));
+		row.add(TimestampTzGetDatum(list.reset));
+		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+	}
+	return 0;
+}
+
+extern "C" PGDLLEXPORT Datum keepalive_stats_reset(FunctionCallInfo)
+{
+	using namespace guard::pg;
+
+	require_preload();
+	LWLockAcquire(totals->lock, LW_EXCLUSIVE);
+	totals->reset = GetCurrentTimestamp();
+	HASH_SEQ_STATUS all;
+	hash_seq_init(&all, counters);
+	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
+		hash_search(counters, entry->policy, HASH_REMOVE, nullptr);
+	find_counters("");
+	LWLockRelease(totals->lock);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,122 @@
+#include "policy/cause.hpp"
+
+#include <cerrno>
+
+#include "kernel/socket.hpp"
+
+namespace guard
+{
+namespace
+{
+
+constexpr const char *cause_names[cause_count] = {
+	"client_closed", "client_vanished",    "reset",           "keepalive_timeout",
+	"user_timeout",  "retransmit_timeout", "unreachable",     "dead_after",
+	"stall_timeout", "terminated",         "server_shutdown", "authentication_failed",
+	"unknown",
+};
+
+bool has_state(const Evidence &evidence, TcpState state)
+{
+	return evidence.info.state == static_cast<std::uint8_t>(state);
+}
+
+// tcp_write_err() has closed the socket.  It keeps icsk_retransmits and
+// icsk_probes_out as they were; unanswered probes with data pending are window probes,
+// or keepalive probes that the data has put an end to.
+Cause timeout_cause(const Evidence &evidence)
+{
+	bool in_flight = evidence.info.retransmits > 0 || evidence.data_pending;
+	if (in_flight)
+		return evidence.user_timeout_ms > 0 ? Cause::user_timeout
+		                                    : Cause::retransmit_timeout;
+	return evidence.info.probes > 0 ? Cause::keepalive_timeout : Cause::unknown;
+}
+
+// What became of the connection when nobody said goodbye.
+Cause loss_cause(const Evidence &evidence)
+{
+	if (!evidence.tcp)
+		return evidence.socket_error == 0 || evidence.socket_error == EPIPE
+		           ? Cause::client_vanished
+		       : evidence.socket_error == ECONNRESET ? Cause::reset
+		                                             : Cause::unknown;
+
+	// TLS reports a missing close_notify as ECONNRESET (be_tls_read): the state of the
+	// connection is the better witness of a FIN.
+	if (has_state(evidence, TcpState::close_wait) ||
+	    has_state(evidence, TcpState::last_ack) || has_state(evidence, TcpState::closing))
+		return Cause::client_vanished;
+
+	switch (evidence.socket_error)
+	{
+	case ECONNRESET:
+		return Cause::reset;
+	case EPIPE: // tcp_reset() in TCP_CLOSE_WAIT: the FIN came first
+		return Cause::client_vanished;
+	case ETIMEDOUT:
+		return timeout_cause(evidence);
+	case EHOSTUNREACH: // sk_err_soft, icmp_err_convert[]
+	case ENETUNREACH:
+	case ECONNREFUSED:
+	case EHOSTDOWN:
+	case ENONET:
+	case ENOPROTOOPT:
+	case EOPNOTSUPP:
+	case EPROTO:
+	case EACCES:
+		return Cause::unreachable;
+	default:
+		return Cause::unknown;
+	}
+}
+
+} // namespace
+
+const char *cause_name(Cause cause) noexcept
+{
+	return cause_names[static_cast<int>(cause)];
+}
+
+bool is_lost(Cause cause) noexcept
+{
+	switch (cause)
+	{
+	case Cause::client_closed:
+	case Cause::terminated:
+	case Cause::server_shutdown:
+	case Cause::authentication_failed:
+		return false;
+	default:
+		return true;
+	}
+}
+
+Cause cause_of(const Evidence &evidence) noexcept
+{
+	switch (evidence.end)
+	{
+	case SessionEnd::terminate_message:
+		return Cause::client_closed;
+	case SessionEnd::killed:
+		switch (evidence.killer)
+		{
+		case Killer::postmaster:
+			return Cause::server_shutdown;
+		case Killer::watcher_dead_after:
+			return Cause::dead_after;
+		case Killer::watcher_stall_timeout:
+			return Cause::stall_timeout;
+		default:
+			return Cause::terminated;
+		}
+	case SessionEnd::fatal:
+		return evidence.authentication ? Cause::authentication_failed : Cause::terminated;
+	case SessionEnd::end_of_stream:
+	case SessionEnd::connection_lost:
+		return loss_cause(evidence);
+	}
+	return Cause::unknown;
+}
+
+} // namespace guard

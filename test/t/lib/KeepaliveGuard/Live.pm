@@ -44,12 +44,14 @@ sub seconds_until
 {
 	my ($timeout, $code) = @_;
 	my $start = time;
+	my $seconds;
 	until ($code->())
 	{
-		return if time - $start > $timeout;
+		return $seconds if time - $start > $timeout; # undef in a list too
 		usleep(2000);
 	}
-	return time - $start;
+	$seconds = time - $start;
+	return $seconds;
 }
 
 1;

@@ -108,6 +108,7 @@ is(socket_options($session->pid)->{keepalive}, 0, 'SO_KEEPALIVE off is seen');
 is(socket_line($session->port)->{timer}, undef, 'and has no timer');
 is(socket_options($session->pid, 1), undef, 'no options for a port that is not there');
 is(ss_milliseconds('9.120ms'), 9120, 'ss: seconds and milliseconds');
+is(ss_milliseconds('9.120sec'), 9120, 'ss: the same of newer versions');
 is(ss_milliseconds('450ms'), 450, 'ss: milliseconds');
 is(ss_milliseconds('12sec'), 12_000, 'ss: seconds');
 is(ss_milliseconds('119min'), 7_140_000, 'ss: minutes');

@@ -121,14 +121,14 @@ sub _address
 	return ($address, $port);
 }
 
-# ss's "1min5.120ms", "9.120ms" (9120 ms), "12sec" or "450ms" in milliseconds.
+# ss's "119min", "12sec" or "450ms" in milliseconds.  With a fraction, "1min9.120ms" and
+# "1min9.120sec", as older and newer versions write, are both 69120.
 sub ss_milliseconds
 {
 	my ($text) = @_;
-	my ($minutes, $seconds, $milliseconds) =
-	  $text =~ /^(?:(\d+)min)?(?:(\d+)(?:sec|\.))?(?:(\d+)ms)?$/
+	$text =~ /^(?:(\d+)min)?(?:(\d+\.\d+)(?:ms|sec)|(\d+)sec|(\d+)ms)?$/
 	  or die "ss says \"$text\" for a time";
-	return ($minutes // 0) * 60_000 + ($seconds // 0) * 1000 + ($milliseconds // 0);
+	return sprintf '%.0f', 60_000 * ($1 // 0) + 1000 * ($2 // $3 // 0) + ($4 // 0);
 }
 
 1;

@@ -213,6 +213,85 @@ COMMENT ON FUNCTION keepalive_stats_reset() IS
 REVOKE ALL ON FUNCTION keepalive_stats_reset() FROM PUBLIC;
 
 --
+-- Learning the paths
+--
+
+CREATE FUNCTION keepalive_path_evidence(
+	OUT client_addr inet,
+	OUT idle_for interval,
+	OUT lost boolean)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_path_evidence() IS
+	'for each TCP connection in keepalive_events() that ended while its session was idle: for how long nothing had used the path, and whether the client was lost (reset, unanswered probes) or still got through';
+REVOKE ALL ON FUNCTION keepalive_path_evidence() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_path_evidence() TO pg_read_all_stats;
+
+-- A connected session is evidence too: one that has been idle for longer than its
+-- tcp_keepalives_idle and has since heard from its client survived that idleness.
+CREATE VIEW keepalive_paths_observed AS
+WITH evidence AS (
+	SELECT client_addr, idle_for, lost
+	FROM keepalive_path_evidence()
+	UNION ALL
+	SELECT s.client_addr, s.tcp_keepalives_idle, false
+	FROM keepalive_status() AS s
+	JOIN pg_stat_activity AS a USING (pid)
+	WHERE s.transport = 'tcp' AND s.keepalive AND a.state LIKE 'idle%'
+		AND s.silent_for < clock_timestamp() - a.state_change - s.tcp_keepalives_idle
+), networks AS (
+	SELECT
+		network(set_masklen(client_addr, CASE family(client_addr) WHEN 4 THEN 24 ELSE 64 END)) AS network,
+		count(*) FILTER (WHERE NOT lost) AS survived,
+		count(*) FILTER (WHERE lost) AS lost,
+		max(idle_for) FILTER (WHERE NOT lost) AS longest_survived,
+		min(idle_for) FILTER (WHERE lost) AS shortest_lost,
+		max(idle_for) FILTER (WHERE lost) AS longest_lost
+	FROM evidence
+	GROUP BY 1
+	HAVING count(*) >= 5
+), verdicts AS (
+	SELECT
+		*,
+		survived >= 5 AND lost >= 5
+			AND longest_survived >= '1s'
+			AND longest_survived < shortest_lost
+			AND shortest_lost <= 4 * longest_survived AS clear
+	FROM networks
+)
+SELECT
+	network,
+	survived,
+	lost,
+	longest_survived,
+	shortest_lost,
+	longest_lost,
+	CASE WHEN clear THEN shortest_lost END AS idle_timeout,
+	CASE WHEN clear THEN date_trunc('second', longest_survived) END AS tcp_keepalives_idle
+FROM verdicts;
+
+COMMENT ON VIEW keepalive_paths_observed IS
+	'what ended and connected sessions tell of the path to each client network (/24, /64) with at least 5 of them: whether something on it forgets idle connections';
+COMMENT ON COLUMN keepalive_paths_observed.network IS
+	'client network: /24 for IPv4, /64 for IPv6';
+COMMENT ON COLUMN keepalive_paths_observed.survived IS
+	'connections whose client still got through after the path had been idle';
+COMMENT ON COLUMN keepalive_paths_observed.lost IS
+	'connections that were reset, or whose probes went unanswered, after the path had been idle';
+COMMENT ON COLUMN keepalive_paths_observed.longest_survived IS
+	'the longest idleness of the path that a connection survived';
+COMMENT ON COLUMN keepalive_paths_observed.shortest_lost IS
+	'the shortest idleness of the path after which a connection was lost';
+COMMENT ON COLUMN keepalive_paths_observed.longest_lost IS
+	'the longest idleness of the path after which a connection was lost';
+COMMENT ON COLUMN keepalive_paths_observed.idle_timeout IS
+	'the idle timeout that something on the path seems to have, at most; NULL unless at least 5 connections survived and 5 were lost, every loss after a longer idleness than every survival, and not more than four times as long';
+COMMENT ON COLUMN keepalive_paths_observed.tcp_keepalives_idle IS
+	'the tcp_keepalives_idle that keeps the path open, where idle_timeout is not NULL: the longest idleness survived';
+GRANT SELECT ON keepalive_paths_observed TO pg_read_all_stats;
+
+--
 -- Doing
 --
 

@@ -37,7 +37,7 @@ TEST(KernelSettings, FromFiles)
 	tree.write("proc/net/sockstat6", "TCP6: inuse 4\n");
 	const auto rows = kernel_settings(tree.root());
 
-	const KernelSetting &idle = row(rows, "tcp_keepalive_time");
+	const KernelSetting idle = row(rows, "tcp_keepalive_time");
 	EXPECT_EQ(idle.setting, "7200");
 	EXPECT_EQ(idle.unit, "s");
 	EXPECT_EQ(idle.source, "/proc/sys/net/ipv4/tcp_keepalive_time");

@@ -33,6 +33,20 @@ INSERT INTO expected (name, arguments, columns) VALUES
 		'send_queue bigint, recv_queue bigint, rtt_ms double precision, health text, dies_in interval, '
 		'detects_idle interval, detects_busy interval');
 
+INSERT INTO expected (name, arguments, columns) VALUES
+	('keepalive_events', '',
+		'ended_at timestamp with time zone, pid integer, cause text, policy text, datname name, '
+		'usename name, application_name text, backend_type text, client_addr inet, client_port integer, '
+		'connected_for interval, silent_for interval, state text, transaction_age interval, '
+		'unanswered_probes integer, retransmits integer, rtt_ms double precision, bytes_sent bigint, '
+		'bytes_received bigint, detail text'),
+	('keepalive_stats', '',
+		'policy text, sessions bigint, sessions_total bigint, client_closed bigint, '
+		'client_vanished bigint, reset bigint, keepalive_timeout bigint, user_timeout bigint, '
+		'retransmit_timeout bigint, unreachable bigint, dead_after bigint, stall_timeout bigint, '
+		'terminated bigint, server_shutdown bigint, authentication_failed bigint, unknown bigint, '
+		'stats_reset timestamp with time zone');
+
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_explain',
 		'database text, role text, client_addr inet DEFAULT NULL::inet, '
@@ -46,7 +60,8 @@ INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_apply', 'timeout interval DEFAULT ''00:00:05''::interval',
 		'sessions bigint, applied bigint, overridden bigint, failed bigint, pending bigint',
-		'superuser');
+		'superuser'),
+	('keepalive_stats_reset', '', 'void', 'superuser');
 
 CREATE TEMP VIEW actual AS
 	SELECT p.oid, proname::text COLLATE "C" AS name,

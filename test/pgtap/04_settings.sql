@@ -8,6 +8,8 @@ SELECT results_eq(
 	$$VALUES
 		('keepalive_guard.database', 'string', 'postmaster', 'postgres', NULL, NULL, NULL),
 		('keepalive_guard.enabled', 'bool', 'sighup', 'on', NULL, NULL, NULL),
+		('keepalive_guard.log_lost_connections', 'bool', 'sighup', 'on', NULL, NULL, NULL),
+		('keepalive_guard.max_events', 'integer', 'postmaster', '4096', NULL, '1', '1000000'),
 		('keepalive_guard.max_policies', 'integer', 'postmaster', '1024', NULL, '1', '100000'),
 		('keepalive_guard.watch_interval', 'integer', 'sighup', '1000', 'ms', '0', '3600000')$$,
 	'names, types, contexts, defaults, units and bounds');

@@ -29,7 +29,7 @@ GRANT SELECT ON session TO PUBLIC;
 SELECT pg_sleep(0.3);
 SELECT pg_stat_clear_snapshot();
 SELECT set_config('client_connection_check_interval', '1500ms', true);
-SELECT plan(33);
+SELECT plan(34);
 
 -- All of them
 
@@ -60,7 +60,8 @@ SELECT is(
 		FROM keepalive_status() s, session, jsonb_each(to_jsonb(s)) WHERE pid = self AND key IN
 			('keepalive', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count',
 			'tcp_user_timeout', 'tcp_state', 'timer', 'timer_expires', 'unanswered_probes',
-			'retransmits', 'silent_for', 'send_queue', 'recv_queue', 'rtt_ms')
+			'retransmits', 'silent_for', 'send_queue', 'recv_queue', 'rtt_ms', 'health', 'dies_in',
+			'detects_idle', 'detects_busy')
 			AND value <> 'null'),
 	NULL, 'has nothing of TCP');
 SELECT is(client_connection_check_interval, '1.5 s'::interval, 'but the client check that SET gave it')
@@ -90,6 +91,9 @@ FROM keepalive_status(), session WHERE pid = tcp;
 SELECT ok(silent_for >= '0.2 s' AND silent_for < '10 s', 'silent for a moment: ' || silent_for)
 FROM keepalive_status(), session WHERE pid = tcp;
 SELECT ok(rtt_ms > 0 AND rtt_ms < 1000, 'not far away: ' || rtt_ms)
+FROM keepalive_status(), session WHERE pid = tcp;
+SELECT ok(health = 'alive' AND dies_in > timer_expires AND dies_in <= detects_idle AND detects_busy < '30 s',
+	format('alive: should it fall silent, it dies in %s (of %s; at work %s)', dies_in, detects_idle, detects_busy))
 FROM keepalive_status(), session WHERE pid = tcp;
 SELECT is(
 	(SELECT value FROM dblink('test_tcp', 'SHOW tcp_keepalives_idle') AS shown (value text)),

@@ -124,6 +124,138 @@ CREATE FUNCTION keepalive_status(
 COMMENT ON FUNCTION keepalive_status() IS
 	'each client backend and walsender: its policy, the settings in force in the kernel, and what the kernel knows of its peer';
 
+CREATE FUNCTION keepalive_tcp_info(
+	OUT pid integer,
+	OUT local_addr inet,
+	OUT local_port integer,
+	OUT remote_addr inet,
+	OUT remote_port integer,
+	OUT state integer,
+	OUT ca_state integer,
+	OUT retransmits integer,
+	OUT probes integer,
+	OUT backoff integer,
+	OUT options integer,
+	OUT snd_wscale integer,
+	OUT rcv_wscale integer,
+	OUT delivery_rate_app_limited integer,
+	OUT fastopen_client_fail integer,
+	OUT rto bigint,
+	OUT ato bigint,
+	OUT snd_mss bigint,
+	OUT rcv_mss bigint,
+	OUT unacked bigint,
+	OUT sacked bigint,
+	OUT lost bigint,
+	OUT retrans bigint,
+	OUT fackets bigint,
+	OUT last_data_sent bigint,
+	OUT last_ack_sent bigint,
+	OUT last_data_recv bigint,
+	OUT last_ack_recv bigint,
+	OUT pmtu bigint,
+	OUT rcv_ssthresh bigint,
+	OUT rtt bigint,
+	OUT rttvar bigint,
+	OUT snd_ssthresh bigint,
+	OUT snd_cwnd bigint,
+	OUT advmss bigint,
+	OUT reordering bigint,
+	OUT rcv_rtt bigint,
+	OUT rcv_space bigint,
+	OUT total_retrans bigint,
+	OUT pacing_rate numeric,
+	OUT max_pacing_rate numeric,
+	OUT bytes_acked bigint,
+	OUT bytes_received bigint,
+	OUT segs_out bigint,
+	OUT segs_in bigint,
+	OUT notsent_bytes bigint,
+	OUT min_rtt bigint,
+	OUT data_segs_in bigint,
+	OUT data_segs_out bigint,
+	OUT delivery_rate bigint,
+	OUT busy_time bigint,
+	OUT rwnd_limited bigint,
+	OUT sndbuf_limited bigint,
+	OUT delivered bigint,
+	OUT delivered_ce bigint,
+	OUT bytes_sent bigint,
+	OUT bytes_retrans bigint,
+	OUT dsack_dups bigint,
+	OUT reord_seen bigint,
+	OUT rcv_ooopack bigint,
+	OUT snd_wnd bigint,
+	OUT rcv_wnd bigint,
+	OUT rehash bigint,
+	OUT total_rto integer,
+	OUT total_rto_recoveries integer,
+	OUT total_rto_time bigint,
+	OUT received_ce bigint,
+	OUT delivered_e1_bytes bigint,
+	OUT delivered_e0_bytes bigint,
+	OUT delivered_ce_bytes bigint,
+	OUT received_e1_bytes bigint,
+	OUT received_e0_bytes bigint,
+	OUT received_ce_bytes bigint,
+	OUT accecn_fail_mode integer,
+	OUT accecn_opt_seen integer,
+	OUT options2 bigint,
+	OUT ecn_mode integer,
+	OUT congestion text,
+	OUT rmem_alloc bigint,
+	OUT rcvbuf bigint,
+	OUT wmem_alloc bigint,
+	OUT sndbuf bigint,
+	OUT fwd_alloc bigint,
+	OUT wmem_queued bigint,
+	OUT optmem bigint,
+	OUT backlog bigint,
+	OUT drops bigint)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_tcp_info() IS
+	'each TCP session: the kernel''s struct tcp_info under its own names and in its own units, congestion algorithm and socket memory; NULL what the running kernel does not have';
+
+CREATE FUNCTION keepalive_sockets(
+	OUT pid integer,
+	OUT backend_type text,
+	OUT kind text,
+	OUT local_addr inet,
+	OUT local_port integer,
+	OUT remote_addr inet,
+	OUT remote_port integer,
+	OUT tcp_state text,
+	OUT timer text,
+	OUT timer_expires interval,
+	OUT recv_queue bigint,
+	OUT send_queue bigint,
+	OUT accept_queue bigint,
+	OUT accept_queue_limit bigint,
+	OUT rtt_ms double precision)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_sockets() IS
+	'each TCP socket of every process of this server: listeners with their accept queues, clients'' connections, and connections to elsewhere';
+REVOKE ALL ON FUNCTION keepalive_sockets() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_sockets() TO pg_monitor;
+
+CREATE FUNCTION keepalive_kernel(
+	OUT name text,
+	OUT setting text,
+	OUT unit text,
+	OUT source text,
+	OUT description text)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 30
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_kernel() IS
+	'the kernel''s defaults, limits and counts that matter to connections; NULL what it does not show, with the reason in the description';
+REVOKE ALL ON FUNCTION keepalive_kernel() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_kernel() TO pg_monitor;
+
 CREATE FUNCTION keepalive_explain(
 	database text,
 	role text,

@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -240,6 +241,38 @@ std::vector<KernelSetting> kernel_settings(const std::string &root)
 	for (const Figure &figure : figures)
 		rows.push_back(figure_row(figure, root));
 	return rows;
+}
+
+PlainKernelSetting *plain_kernel_settings(std::size_t *count) noexcept
+try
+{
+	const std::vector<KernelSetting> settings = kernel_settings();
+	std::size_t bytes = settings.size() * sizeof(PlainKernelSetting);
+	for (const KernelSetting &s : settings)
+		bytes += s.name.size() + s.setting.value_or("").size() + s.unit.size() +
+		         s.source.size() + s.description.size() + 5;
+	auto *rows = static_cast<PlainKernelSetting *>(std::malloc(bytes));
+	if (!rows)
+		return nullptr;
+
+	char *free = reinterpret_cast<char *>(rows + settings.size());
+	const auto copy = [&free](const std::string &text)
+	{
+		const char *start = free;
+		std::memcpy(free, text.c_str(), text.size() + 1);
+		free += text.size() + 1;
+		return start;
+	};
+	*count = 0;
+	for (const KernelSetting &s : settings)
+		rows[(*count)++] = {copy(s.name), s.setting ? copy(*s.setting) : nullptr,
+		                    s.unit.empty() ? nullptr : copy(s.unit), copy(s.source),
+		                    copy(s.description)};
+	return rows;
+}
+catch (const std::exception &)
+{
+	return nullptr;
 }
 
 std::optional<std::int64_t> integer_sysctl(const std::string &path,

@@ -2,6 +2,7 @@
 // many connections there can be.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -22,6 +23,18 @@ struct KernelSetting
 // All of them, always in the same order.  root: put before each path ("": the system's;
 // the kernel's release is always the running one's).  Throws std::bad_alloc only.
 std::vector<KernelSetting> kernel_settings(const std::string &root = "");
+
+// The same for callers that may not meet an exception, in one piece of memory that the
+// caller has to free(); nullptr if there is none.  setting and unit: nullptr for none.
+struct PlainKernelSetting
+{
+	const char *name;
+	const char *setting;
+	const char *unit;
+	const char *source;
+	const char *description;
+};
+PlainKernelSetting *plain_kernel_settings(std::size_t *count) noexcept;
 
 // A sysctl of one whole number, by its path below /proc/sys ("net/ipv4/tcp_retries2");
 // nothing where the kernel does not have it or it may not be read.

@@ -75,6 +75,33 @@ std::optional<pid_t> parent_of(const std::string &stat_path)
 	return decimal<pid_t>(std::string_view(line).substr(start, end - start));
 }
 
+Directory open_descriptors(pid_t pid, const std::string &root)
+{
+	return Directory(opendir((root + "/proc/" + std::to_string(pid) + "/fd").c_str()));
+}
+
+// Calls visit(inode) for the sockets of a process until that returns false; false if it
+// did.
+template <typename Visit>
+bool for_each_socket(pid_t pid, const std::string &root, Visit visit)
+{
+	const Directory directory = open_descriptors(pid, root);
+	if (!directory)
+		return true;
+	while (const dirent *entry = readdir(directory.get()))
+	{
+		char link[64]; // longer ones are files
+		const ssize_t length =
+			readlinkat(dirfd(directory.get()), entry->d_name, link, sizeof(link));
+		if (length <= 0)
+			continue;
+		const auto inode = socket_inode({link, static_cast<std::size_t>(length)});
+		if (inode && !visit(*inode))
+			return false;
+	}
+	return true;
+}
+
 // From the kernel's own list (CONFIG_PROC_CHILDREN); nothing if there is none.
 std::optional<std::vector<pid_t>> listed_children(pid_t pid, const std::string &root)
 {
@@ -100,23 +127,21 @@ std::vector<ProcessSocket> process_sockets(const std::vector<pid_t> &pids,
 {
 	std::vector<ProcessSocket> found;
 	for (const pid_t pid : pids)
-	{
-		const std::string path = root + "/proc/" + std::to_string(pid) + "/fd";
-		const Directory directory(opendir(path.c_str()));
-		if (!directory)
-			continue;
-		while (const dirent *entry = readdir(directory.get()))
-		{
-			char link[64]; // longer ones are files
-			const ssize_t length =
-				readlinkat(dirfd(directory.get()), entry->d_name, link, sizeof(link));
-			if (length <= 0)
-				continue;
-			if (const auto inode = socket_inode({link, static_cast<std::size_t>(length)}))
-				found.push_back({pid, *inode});
-		}
-	}
+		for_each_socket(pid, root,
+		                [&](std::uint32_t inode)
+		                {
+							found.push_back({pid, inode});
+							return true;
+						});
 	return found;
+}
+
+bool holds_socket(pid_t pid, std::uint32_t inode, const std::string &root)
+{
+	// The kernel lists descriptors in ascending order, and a backend's socket is among
+	// its first ones, however many files it has open.
+	return inode != 0 &&
+	       !for_each_socket(pid, root, [&](std::uint32_t held) { return held != inode; });
 }
 
 std::vector<pid_t> children_of(pid_t pid, const std::string &root)
@@ -133,6 +158,16 @@ std::vector<pid_t> children_of(pid_t pid, const std::string &root)
 	}
 	std::sort(children.begin(), children.end());
 	return children;
+}
+
+bool shows_sockets(pid_t pid, const std::string &root)
+{
+	return open_descriptors(pid, root) != nullptr;
+}
+
+bool is_child_of(pid_t pid, pid_t parent, const std::string &root)
+{
+	return parent_of(root + "/proc/" + std::to_string(pid) + "/stat") == parent;
 }
 
 } // namespace guard

@@ -23,8 +23,20 @@ struct ProcessSocket
 std::vector<ProcessSocket> process_sockets(const std::vector<pid_t> &pids,
                                            const std::string &root = "");
 
-// The processes whose parent is pid, ascending; none if pid has ended.  Throws
+// Whether the process holds that socket; false for inode 0, which is none, and for a
+// process that has ended or may not be looked into.  Throws std::bad_alloc only.
+bool holds_socket(pid_t pid, std::uint32_t inode, const std::string &root = "");
+
+// Whether process_sockets() and holds_socket() may look into the process.  Throws
 // std::bad_alloc only.
+bool shows_sockets(pid_t pid, const std::string &root = "");
+
+// The processes whose parent is pid, ascending; none if pid has ended.  One whose
+// elder sibling ends at this moment may be missing.  Throws std::bad_alloc only.
 std::vector<pid_t> children_of(pid_t pid, const std::string &root = "");
+
+// Whether a process runs (or is a zombie) whose parent that is.  Throws std::bad_alloc
+// only.
+bool is_child_of(pid_t pid, pid_t parent, const std::string &root = "");
 
 } // namespace guard

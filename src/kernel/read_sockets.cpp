@@ -4,6 +4,8 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 namespace guard
 {
@@ -17,19 +19,20 @@ ReadOutcome outcome(ReadOutcome::Kind kind, int error, const char *message) noex
 	return result;
 }
 
-} // namespace
-
-ReadOutcome read_sockets(const SocketId *wanted, std::size_t n, SocketFacts *answers,
-                         Details details) noexcept
+// Runs read(), which returns an outcome, and makes one of what it throws.
+template <typename Read> ReadOutcome without_exception(Read read) noexcept
 try
 {
-	SockDiag().query(wanted, n, answers, details);
-	return outcome(ReadOutcome::ok, 0, "");
+	return read();
 }
 catch (const SockDiagError &error)
 {
 	return outcome(error.is_refused() ? ReadOutcome::refused : ReadOutcome::failed,
 	               error.code().value(), error.what());
+}
+catch (const std::system_error &error)
+{
+	return outcome(ReadOutcome::failed, error.code().value(), error.what());
 }
 catch (const std::exception &error)
 {
@@ -38,6 +41,68 @@ catch (const std::exception &error)
 catch (...)
 {
 	return outcome(ReadOutcome::failed, 0, "unknown exception");
+}
+
+// Runs read(SockDiag *), with nullptr where netlink is refused.
+template <typename Read> ReadOutcome with_or_without_netlink(Read read) noexcept
+{
+	const ReadOutcome by_netlink = without_exception(
+		[&]
+		{
+			SockDiag diag;
+			read(&diag);
+			return outcome(ReadOutcome::ok, 0, "");
+		});
+	if (by_netlink.kind != ReadOutcome::refused)
+		return by_netlink;
+	return without_exception(
+		[&]
+		{
+			read(nullptr);
+			return by_netlink;
+		});
+}
+
+} // namespace
+
+ReadOutcome read_session_sockets(const SessionSocket *wanted, std::size_t n,
+                                 SocketFacts *answers, Details details) noexcept
+{
+	return with_or_without_netlink(
+		[&](SockDiag *diag) { find_session_sockets(diag, wanted, n, answers, details); });
+}
+
+ReadOutcome read_server_sockets(pid_t postmaster, const pid_t *pids, std::size_t n,
+                                std::uint16_t server_port, ServerSocket **sockets,
+                                std::size_t *count) noexcept
+{
+	*sockets = nullptr;
+	*count = 0;
+	return with_or_without_netlink(
+		[&](SockDiag *diag)
+		{
+			const std::vector<ServerSocket> found =
+				find_server_sockets(diag, postmaster, {pids, pids + n}, server_port);
+			if (found.empty())
+				return;
+			const std::size_t bytes = found.size() * sizeof(ServerSocket);
+			*sockets = static_cast<ServerSocket *>(std::malloc(bytes));
+			if (!*sockets)
+				throw std::bad_alloc();
+			std::memcpy(static_cast<void *>(*sockets), found.data(), bytes);
+			*count = found.size();
+		});
+}
+
+ReadOutcome read_sockets(const SocketId *wanted, std::size_t n, SocketFacts *answers,
+                         Details details) noexcept
+{
+	return without_exception(
+		[&]
+		{
+			SockDiag().query(wanted, n, answers, details);
+			return outcome(ReadOutcome::ok, 0, "");
+		});
 }
 
 } // namespace guard

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "kernel/inet_diag.hpp"
+#include "kernel/server_sockets.hpp"
+#include "kernel/session_sockets.hpp"
 #include "kernel/socket.hpp"
 
 #include <cstddef>
@@ -20,6 +22,16 @@ struct ReadOutcome
 	int error;         // errno, 0 if there is none
 	char message[128]; // for people; "" when ok
 };
+
+// find_session_sockets().  refused: the answers come from /proc/net/tcp.
+ReadOutcome read_session_sockets(const SessionSocket *wanted, std::size_t n,
+                                 SocketFacts *answers, Details details) noexcept;
+
+// find_server_sockets() for n pids.  refused: as above.  What it finds is an array that
+// the caller has to free(), also after a failure.
+ReadOutcome read_server_sockets(pid_t postmaster, const pid_t *pids, std::size_t n,
+                                std::uint16_t server_port, ServerSocket **sockets,
+                                std::size_t *count) noexcept;
 
 // SockDiag::query() on a socket of its own.  Nothing is left open or allocated.
 ReadOutcome read_sockets(const SocketId *wanted, std::size_t n, SocketFacts *answers,

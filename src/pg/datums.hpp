@@ -3,6 +3,8 @@
 
 #include "pg/postgres.hpp"
 
+#include "kernel/socket.hpp"
+
 #include <array>
 #include <cstdint>
 
@@ -20,6 +22,9 @@ Datum microseconds_datum(std::int64_t microseconds);
 
 // A host address.  family: 4 (the first four bytes count) or 6.
 Datum address_datum(std::uint8_t family, const std::uint8_t *address);
+
+// As an integer, bigint or numeric; a value that the type cannot hold as its greatest.
+Datum unsigned_datum(std::uint64_t value, Oid type);
 
 // The columns of a row, filled in order.
 template <int columns> struct RowValues
@@ -55,6 +60,18 @@ template <int columns> struct RowValues
 		auto *copy = static_cast<NameData *>(palloc0(sizeof(NameData)));
 		namestrcpy(copy, name);
 		add(NameGetDatum(copy));
+	}
+	// Address, IPv4-mapped ones as IPv4, and port; NULLs for an end without family.
+	void add_endpoint(const Endpoint &mapped)
+	{
+		Endpoint endpoint = unmapped(mapped);
+		if (endpoint.family == 0)
+		{
+			add_nulls_to(count + 2);
+			return;
+		}
+		add(address_datum(endpoint.family, endpoint.address.data()));
+		add(Int32GetDatum(endpoint.port));
 	}
 	void add_nulls_to(int end)
 	{

@@ -6,10 +6,14 @@
 
 #include <algorithm>
 
+#include <netinet/in.h>
+
 extern "C"
 {
 #include "catalog/pg_authid.h"
 #include "pgstat.h"
+#include "postmaster/postmaster.h"
+#include "storage/procarray.h"
 #include "utils/acl.h"
 }
 
@@ -68,6 +72,39 @@ void find_slot(ListedSession &listed, const SlotOfPid *slots, int count)
 	}
 }
 
+// The client's end as PostgreSQL has it; without family for a Unix socket.
+Endpoint client_endpoint(const SockAddr &client)
+{
+	Endpoint endpoint = {};
+	if (client.addr.ss_family == AF_INET)
+	{
+		const auto &v4 = reinterpret_cast<const sockaddr_in &>(client.addr);
+		endpoint.family = 4;
+		endpoint.port = ntohs(v4.sin_port);
+		memcpy(endpoint.address.data(), &v4.sin_addr, sizeof(v4.sin_addr));
+	}
+	else if (client.addr.ss_family == AF_INET6)
+	{
+		const auto &v6 = reinterpret_cast<const sockaddr_in6 &>(client.addr);
+		endpoint.family = 6;
+		endpoint.port = ntohs(v6.sin6_port);
+		memcpy(endpoint.address.data(), &v6.sin6_addr, sizeof(v6.sin6_addr));
+	}
+	return endpoint;
+}
+
+// What can be said of a session without a slot.
+void describe_without_slot(ListedSession &listed)
+{
+	const PgBackendStatus &backend = listed.status->backendStatus;
+	Session &session = listed.session;
+	session.pid = backend.st_procpid;
+	session.socket.remote = client_endpoint(backend.st_clientaddr);
+	session.transport =
+		session.socket.remote.family != 0 ? Transport::tcp : Transport::unix_socket;
+	session.socket.local.port = PostPortNumber;
+}
+
 } // namespace
 
 SessionList list_sessions()
@@ -94,16 +131,19 @@ SessionList list_sessions()
 		listed.visible =
 			sees_all || has_privs_of_role(user, status->backendStatus.st_userid);
 		find_slot(listed, slots, slot_count);
+		if (listed.slot == nullptr)
+			describe_without_slot(listed);
 	}
 	return list;
 }
 
 bool still_there(const ListedSession &listed)
 {
+	if (listed.slot == nullptr)
+		return BackendPidGetProc(listed.session.pid) != nullptr;
 	Session now;
-	return listed.slot == nullptr ||
-	       (listed.slot->session.read(now) && now.pid == listed.session.pid &&
-	        now.started == listed.session.started);
+	return listed.slot->session.read(now) && now.pid == listed.session.pid &&
+	       now.started == listed.session.started;
 }
 
 } // namespace guard::pg

@@ -18,7 +18,9 @@ struct ListedSession
 {
 	const LocalPgBackendStatus *status; // good for this transaction (pgstat's snapshot)
 	const Slot *slot;                   // nullptr: the guard does not know the session
-	Session session;                    // copies, empty without a slot
+	// Copies.  Without a slot: the transport, the client's end and the server's port, as
+	// PostgreSQL knows them, and nothing wanted.
+	Session session;
 	Wanted wanted;
 	bool visible; // the caller may see the details, as in pg_stat_activity
 };
@@ -32,7 +34,8 @@ struct SessionList
 // All client backends and walsenders.
 SessionList list_sessions();
 
-// Whether the session is still the one in its slot.
+// Whether the session is still the one in its slot; without a slot, whether its process
+// is still a backend.
 bool still_there(const ListedSession &listed);
 
 } // namespace guard::pg

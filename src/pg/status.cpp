@@ -1,9 +1,9 @@
 // keepalive_status()
 #include "pg/postgres.hpp"
 
-#include "kernel/read_sockets.hpp"
 #include "pg/compat.hpp"
 #include "pg/datums.hpp"
+#include "pg/session_facts.hpp"
 #include "pg/session_list.hpp"
 #include "pg/session_state.hpp"
 #include "pg/shared.hpp"
@@ -56,8 +56,8 @@ void add_kernel_view(RowValues<status_columns> &row, const SocketFacts &facts)
 {
 	if (!facts.found)
 	{
-		// Given up by the kernel, and not yet closed by its backend.
-		row.add_text(tcp_state_name(TcpState::close));
+		// CLOSE: given up by the kernel, and not yet closed by its backend.
+		row.add_text(tcp_state_name(facts.state));
 		row.add_nulls_to(row.count + 8);
 		return;
 	}
@@ -93,33 +93,39 @@ void add_interval_or_null(RowValues<status_columns> &row, const Duration &durati
 }
 
 // health, dies_in, detects_idle, detects_busy of a TCP connection: the worst cases.
+// Without a slot its options are not known, nor what follows from them.
 void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
-                 const SocketFacts &facts)
+                 const SocketFacts &facts, const KernelLimits &limits)
 {
 	const Session &session = listed.session;
 	const Watch watch =
 		watch_of(session.in_force, session.keepalive,
 	             listed.wanted.governed ? &listed.wanted.settings : nullptr);
-	const KernelLimits limits = kernel_limits();
 	Millis rto = tcp_timeout_init;
 
-	if (!facts.found)
+	if (facts.found)
+	{
+		Watched watched = {};
+		if (listed.slot != nullptr)
+			listed.slot->watched.read(watched);
+		const Live live = live_of(facts, session, watched);
+		const Verdict now = verdict(live, watch, limits);
+		row.add_text(health_name(now.health));
+		if (listed.slot != nullptr && facts.info.received > 0)
+			add_interval_or_null(row, now.dies_in.latest);
+		else
+			row.add_null();
+		rto = std::max(rto, live.rto >> std::min(live.backoff, 31));
+	}
+	else if (facts.state == TcpState::close)
 	{
 		row.add_text(health_name(Health::dead));
 		row.add(interval_datum(0));
 	}
-	else if (facts.info.received == 0)
-		row.add_nulls_to(row.count + 2);
 	else
-	{
-		Watched watched = {};
-		listed.slot->watched.read(watched);
-		const Live live = live_of(facts, session, watched);
-		const Verdict now = verdict(live, watch, limits);
-		row.add_text(health_name(now.health));
-		add_interval_or_null(row, now.dies_in.latest);
-		rto = std::max(rto, live.rto >> std::min(live.backoff, 31));
-	}
+		row.add_nulls_to(row.count + 2);
+	if (listed.slot == nullptr)
+		return;
 
 	const Detection worst = detection(watch, limits, rto);
 	add_interval_or_null(row, worst.idle.latest);
@@ -127,7 +133,7 @@ void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
 }
 
 void add_session(ReturnSetInfo *result, const ListedSession &listed,
-                 const SocketFacts &facts)
+                 const SocketFacts &facts, const KernelLimits &limits)
 {
 	const PgBackendStatus *backend = &listed.status->backendStatus;
 	RowValues<status_columns> row;
@@ -144,30 +150,28 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 	if (listed.visible)
 	{
 		row.add_text(GetBackendTypeDesc(backend->st_backendType));
+		const Session &session = listed.session;
+		bool tcp = session.transport == Transport::tcp;
+		if (tcp)
+			row.add_endpoint(session.socket.remote);
+		else
+		{
+			row.add_null();
+			row.add(Int32GetDatum(-1));
+		}
+		row.add_text(tcp ? "tcp" : "unix");
+		row.add_text(listed.wanted.governed ? listed.wanted.policy : nullptr);
 		if (listed.slot != nullptr)
 		{
-			const Session &session = listed.session;
-			bool tcp = session.transport == Transport::tcp;
-			if (tcp)
-			{
-				Endpoint client = unmapped(session.socket.remote);
-				row.add(address_datum(client.family, client.address.data()));
-				row.add(Int32GetDatum(client.port));
-			}
-			else
-			{
-				row.add_null();
-				row.add(Int32GetDatum(-1));
-			}
-			row.add_text(tcp ? "tcp" : "unix");
-			row.add_text(listed.wanted.governed ? listed.wanted.policy : nullptr);
 			row.add_text(policy_state(listed));
 			add_in_force(row, session);
-			if (tcp)
-			{
-				add_kernel_view(row, facts);
-				add_verdict(row, listed, facts);
-			}
+		}
+		else
+			row.add_nulls_to(row.count + 7);
+		if (tcp)
+		{
+			add_kernel_view(row, facts);
+			add_verdict(row, listed, facts, limits);
 		}
 	}
 	row.add_nulls_to(status_columns);
@@ -186,23 +190,12 @@ extern "C" PGDLLEXPORT Datum keepalive_status(PG_FUNCTION_ARGS)
 	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 
 	SessionList list = list_sessions();
-	auto *wanted = static_cast<SocketId *>(palloc0((list.count + 1) * sizeof(SocketId)));
-	auto *facts =
-		static_cast<SocketFacts *>(palloc0((list.count + 1) * sizeof(SocketFacts)));
-	for (int i = 0; i < list.count; i++)
-		if (list.sessions[i].visible)
-			wanted[i] = list.sessions[i].session.socket;
-
 	Details details = {};
 	details.info = true;
-	ReadOutcome outcome = read_sockets(wanted, list.count, facts, details);
-	if (outcome.kind != ReadOutcome::ok)
-		ereport(ERROR,
-		        (errcode(ERRCODE_SYSTEM_ERROR),
-		         errmsg("could not read sockets from the kernel: %s", outcome.message)));
-
+	SocketFacts *facts = facts_of_sessions(list, details);
+	KernelLimits limits = kernel_limits();
 	for (int i = 0; i < list.count; i++)
 		if (still_there(list.sessions[i]))
-			add_session(result, list.sessions[i], facts[i]);
+			add_session(result, list.sessions[i], facts[i], limits);
 	return 0;
 }

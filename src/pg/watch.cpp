@@ -47,8 +47,14 @@ Live live_of(const SocketFacts &facts, const Session &session, const Watched &wa
 	live.state = facts.state;
 	live.timer = facts.timer;
 	live.expires = facts.timer_expires_ms;
-	live.retransmits = info.retransmits;
-	live.probes = info.probes;
+	if (info.received > 0)
+	{
+		live.retransmits = info.retransmits;
+		live.probes = info.probes;
+	}
+	else
+		(live.timer == Timer::retransmit ? live.retransmits : live.probes) =
+			facts.retransmits; // from /proc/net/tcp
 	live.backoff = info.backoff;
 	live.rto = info.rto / 1000;
 	live.unacked = info.unacked;

@@ -5,9 +5,15 @@
 
 extern "C"
 {
+#include "access/tableam.h"
+#include "catalog/pg_database.h" // get_database_oid(), from 19
+#include "commands/dbcommands.h" // both of them, before 19
 #include "storage/proc.h"
+#include "storage/shmem.h"
 #include "utils/backend_status.h"
 #include "utils/guc_tables.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h" // get_database_name(), from 19
 }
 
 #if PG_VERSION_NUM < 150000
@@ -92,6 +98,26 @@ inline int my_proc_number()
 	return MyProcNumber;
 #else
 	return MyProc->pgprocno;
+#endif
+}
+
+// A sequential scan of all that the snapshot sees.
+inline TableScanDesc begin_scan(Relation relation, Snapshot snapshot)
+{
+#if PG_VERSION_NUM >= 190000
+	return table_beginscan(relation, snapshot, 0, nullptr, 0);
+#else
+	return table_beginscan(relation, snapshot, 0, nullptr);
+#endif
+}
+
+// A hash table of fixed size in shared memory.
+inline HTAB *init_shared_hash(const char *name, long entries, HASHCTL *control, int flags)
+{
+#if PG_VERSION_NUM >= 190000
+	return ShmemInitHash(name, entries, control, flags | HASH_FIXED_SIZE);
+#else
+	return ShmemInitHash(name, entries, entries, control, flags | HASH_FIXED_SIZE);
 #endif
 }
 

@@ -11,6 +11,7 @@
 extern "C"
 {
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 }
 
 namespace guard::pg

@@ -213,7 +213,8 @@ void add_kernel_view(RowValues<event_columns> &row, const Event &event)
 	row.add(Int32GetDatum(event.info.retransmits));
 	row.add(Float8GetDatum(event.info.rtt / 1000.0));
 	add_if_received(row, event, offsetof(TcpInfo, bytes_sent), event.info.bytes_sent);
-	add_if_received(row, event, offsetof(TcpInfo, bytes_received), event.info.bytes_received);
+	add_if_received(row, event, offsetof(TcpInfo, bytes_received),
+	                event.info.bytes_received);
 }
 
 void add_row(ReturnSetInfo *result, const Event &event)

@@ -128,7 +128,7 @@ bool scan_table(Relation table, PolicyList *list)
 	MemoryContext row_context = AllocSetContextCreate(
 		CurrentMemoryContext, "keepalive policy", ALLOCSET_DEFAULT_SIZES);
 	TupleTableSlot *slot = table_slot_create(table, nullptr);
-	TableScanDesc scan = table_beginscan(table, GetActiveSnapshot(), 0, nullptr);
+	TableScanDesc scan = compat::begin_scan(table, GetActiveSnapshot());
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		MemoryContext previous = MemoryContextSwitchTo(row_context);

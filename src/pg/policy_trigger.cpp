@@ -2,6 +2,7 @@
 // changes tell the worker.
 #include "pg/postgres.hpp"
 
+#include "pg/compat.hpp"
 #include "pg/policy_change.hpp"
 #include "pg/policy_row.hpp"
 #include "pg/settings.hpp"
@@ -10,7 +11,6 @@
 extern "C"
 {
 #include "access/xact.h"
-#include "commands/dbcommands.h"
 #include "commands/trigger.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -104,7 +104,7 @@ Datum guard_table(TriggerData *trigger)
 	CacheInvalidateRelcache(relation);
 
 	if (!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		return PointerGetDatum(nullptr);
+		return Datum(0);
 	if (TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
 		return PointerGetDatum(trigger->tg_trigtuple);
 

@@ -2,6 +2,7 @@
 
 #include "pg/statistics.hpp"
 
+#include "pg/compat.hpp"
 #include "pg/datums.hpp"
 #include "pg/preload.hpp"
 #include "pg/settings.hpp"
@@ -286,8 +287,8 @@ void init_statistics(LWLock *lock)
 	HASHCTL control = {};
 	control.keysize = name_bytes;
 	control.entrysize = sizeof(Counters);
-	counters = ShmemInitHash("keepalive_guard counters", counters_room(), counters_room(),
-	                         &control, HASH_ELEM | HASH_STRINGS | HASH_FIXED_SIZE);
+	counters = compat::init_shared_hash("keepalive_guard counters", counters_room(),
+	                                    &control, HASH_ELEM | HASH_STRINGS);
 	if (found)
 		return;
 	totals->lock = lock;

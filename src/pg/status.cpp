@@ -14,7 +14,6 @@
 extern "C"
 {
 #include "catalog/pg_authid.h"
-#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "utils/acl.h"
 

@@ -40,6 +40,7 @@ constexpr long retry_ms = 500;
 
 BackgroundWorkerHandle *reader = nullptr;
 TimestampTz reader_started = 0;
+bool no_room_said = false;
 
 // Scans pg_database as get_database_list() in autovacuum.c does: a process without
 // a database may have no index to look names up in.
@@ -90,14 +91,13 @@ void no_database(std::uint64_t request)
 
 void no_room_for_reader()
 {
-	static bool said = false;
-	if (!said)
+	if (!no_room_said)
 		ereport(
 			LOG,
 			(errmsg("keepalive_guard: could not start the policy reader, trying again"),
 		     errhint("Increase max_worker_processes, to two more than "
 		             "max_parallel_workers at least.")));
-	said = true;
+	no_room_said = true;
 }
 
 // Has the policies read if they may have changed.  Returns how long to wait until
@@ -127,6 +127,7 @@ long have_policies_read()
 		return retry_ms;
 	}
 	reader_started = now;
+	no_room_said = false;
 	return -1;
 }
 

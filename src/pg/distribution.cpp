@@ -75,7 +75,7 @@ void signal_session(const Slot &slot, const Session &seen)
 		close(descriptor);
 }
 
-void distribute_to(Slot &slot)
+void distribute_to(Slot &slot, bool always)
 {
 	Session session;
 	Wanted current;
@@ -89,13 +89,13 @@ void distribute_to(Slot &slot)
 		slot.wanted.write(next);
 		signal_session(slot, session);
 	}
-	else if (session.applied != current.version)
+	else if (always || session.applied != current.version)
 		signal_session(slot, session);
 }
 
 } // namespace
 
-void distribute_policies()
+void distribute_policies(bool to_all)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -104,7 +104,7 @@ void distribute_policies()
 	for (uint32 i = 0; i < shared->slot_count; i++)
 	{
 		MemoryContext previous = MemoryContextSwitchTo(context);
-		distribute_to(shared_slots()[i]);
+		distribute_to(shared_slots()[i], to_all);
 		MemoryContextSwitchTo(previous);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();

@@ -4,8 +4,8 @@
 namespace guard::pg
 {
 
-// Matches every session anew, and signals those for which something changed.  In
-// the worker only: nobody else may write what sessions should have.
-void distribute_policies();
+// Matches every session anew, and signals those for which something changed, or all
+// of them.  In the worker only: nobody else may write what sessions should have.
+void distribute_policies(bool to_all);
 
 } // namespace guard::pg

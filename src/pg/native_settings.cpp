@@ -196,6 +196,7 @@ template <Setting setting> void assign_hook(int value, void *extra)
 	publish_assigned(wanted, setting, governed, value);
 	if (governed != value)
 		synchronization_needed = true;
+	put_off_updates();
 	release_updates();
 }
 

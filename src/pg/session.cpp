@@ -133,6 +133,13 @@ void force_settings(const Wanted &wanted)
 	}
 }
 
+void have_worker_signal_again()
+{
+	session.applied = 0;
+	my_slot->session.write(session);
+	call_for_attention();
+}
+
 // The worker has new wishes, and this backend may sit anywhere.  Only system calls
 // that are async-signal-safe, and plain memory.
 void on_update_signal(int)
@@ -265,6 +272,22 @@ void release_updates()
 	sigprocmask(SIG_SETMASK, &mask_before_hold, nullptr);
 }
 
+void put_off_updates()
+{
+	if (session.update_signal == 0)
+		return;
+	sigset_t held;
+	sigemptyset(&held);
+	sigaddset(&held, session.update_signal);
+
+	const timespec at_once = {};
+	bool came = false;
+	while (sigtimedwait(&held, nullptr, &at_once) > 0)
+		came = true;
+	if (came)
+		have_worker_signal_again();
+}
+
 void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expected,
                       std::int32_t variable)
 {
@@ -279,9 +302,7 @@ void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expect
 	{
 		// The end of a transaction or a function has brought back a value from
 		// before the worker's last update: have the worker signal again.
-		session.applied = 0;
-		my_slot->session.write(session);
-		call_for_attention();
+		have_worker_signal_again();
 	}
 }
 

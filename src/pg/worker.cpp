@@ -131,12 +131,27 @@ long have_policies_read()
 	return -1;
 }
 
-void reload()
+// Tells all processes what postgresql.conf says.  Whether that is news.
+bool publish_configured_values()
+{
+	ConfiguredValues now = configured_values();
+	ConfiguredValues before;
+	bool same = shared->configured.read(before) && before.value == now.value &&
+	            before.source == now.source;
+	if (!same)
+		shared->configured.write(now);
+	return !same;
+}
+
+// Whether sessions that fall back on postgresql.conf are to look at it again: a
+// walsender runs no command in which PostgreSQL's own settings would follow.
+bool reload()
 {
 	ProcessConfigFile(PGC_SIGHUP);
-	shared->configured.write(configured_values());
+	bool news = publish_configured_values();
 	if (pg_atomic_exchange_u32(&shared->enabled, enabled) != static_cast<uint32>(enabled))
 		pg_atomic_write_u32(&shared->attention, 1);
+	return news;
 }
 
 void leave(int, Datum)
@@ -148,7 +163,7 @@ void leave(int, Datum)
 {
 	on_shmem_exit(leave, 0);
 	pg_atomic_write_u32(&shared->worker, compat::my_proc_number() + 1);
-	shared->configured.write(configured_values());
+	publish_configured_values();
 	pg_atomic_write_u32(&shared->enabled, enabled);
 	pg_atomic_write_u32(&shared->attention, 1);
 	pgstat_report_activity(STATE_IDLE, nullptr);
@@ -157,19 +172,20 @@ void leave(int, Datum)
 	{
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		bool to_all = false;
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;
-			reload();
+			to_all = reload();
 		}
 
 		long timeout = have_policies_read();
 
 		std::uint64_t compiled = pg_atomic_read_u64(&shared->compiled);
 		bool attention = pg_atomic_exchange_u32(&shared->attention, 0) != 0;
-		if (attention || pg_atomic_read_u64(&shared->distributed) < compiled)
+		if (to_all || attention || pg_atomic_read_u64(&shared->distributed) < compiled)
 		{
-			distribute_policies();
+			distribute_policies(to_all);
 			pg_atomic_write_u64(&shared->distributed, compiled);
 		}
 

@@ -1,0 +1,106 @@
+# Too many policies, or no background worker for the policy reader: the policies in
+# force stay in force, the log says why, and all is well once there is room.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Agreement qw(kernel_has wait_for_kernel);
+use KeepaliveGuard::Cluster;
+use Test::More;
+use Time::HiRes qw(sleep usleep);
+
+my $node = KeepaliveGuard::Cluster->start_new('primary', conf => <<'END');
+keepalive_guard.max_policies = 3
+max_worker_processes = 2
+max_logical_replication_workers = 0
+END
+my $admin = $node->unix_session;
+my $session = $node->session;
+
+sub reaches
+{
+	my ($idle, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return ok(defined wait_for_kernel($session, { idle => $idle }, 10), $name);
+}
+
+sub logs
+{
+	my ($pattern, $from, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $left = 500;
+	usleep(20_000) until $node->log_count($pattern, $from) || !$left--;
+	return is($node->log_count($pattern, $from), 1, $name);
+}
+
+# --- keepalive_guard.max_policies -------------------------------------------------
+
+my $insert = 'INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle) ';
+$admin->query($insert . "SELECT 'p' || i, -i, (20 + i) * interval '1 s' FROM generate_series(1, 3) i");
+reaches(23, 'as many policies as there is room for');
+
+my $log = $node->log_end;
+my $too_many = qr/LOG:  keepalive_guard: 4 keepalive policies are more than keepalive_guard.max_policies \(3\)/;
+$admin->query($insert . "VALUES ('p4', -4, '24 s')");
+logs($too_many, $log, 'one more is too many, as the log tells');
+kernel_has($session, { idle => 23 }, 'a session keeps what it has');
+kernel_has($node->session, { idle => 23 }, 'and a new one has the policies as they were');
+is($node->status($session->pid)->{policy_state}, 'applied', 'nothing is pending');
+
+$log = $node->log_end;
+$admin->query("UPDATE keepalive_policy SET enabled = false WHERE name = 'p4'");
+logs($too_many, $log, 'a disabled policy needs its room too; it is told again');
+$admin->query("DELETE FROM keepalive_policy WHERE priority < -2");
+reaches(22, 'there is room after a DELETE');
+
+# --- max_worker_processes ---------------------------------------------------------
+
+my $no_worker = qr/LOG:  keepalive_guard: could not start the policy reader, trying again/;
+my $hog = $node->unix_session;
+$hog->query(sprintf 'SET %s = on',
+	$hog->value('SHOW server_version_num') < 160000 ? 'force_parallel_mode' : 'debug_parallel_query');
+my $no_reader = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'policy reader'";
+
+# A parallel worker, in the only place that the worker leaves.
+sub take_the_place
+{
+	$node->poll_query_until('postgres', $no_reader) or die "the reader stays\n";
+	$hog->send('SELECT pg_sleep(60)');
+	$node->poll_query_until('postgres',
+		"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'parallel worker'")
+	  or die "no parallel worker\n";
+	return;
+}
+
+sub leave_the_place
+{
+	$admin->query("SELECT pg_cancel_backend(@{[$hog->pid]})");
+	is($hog->result->{error}{sqlstate}, '57014', 'the other worker has left');
+	return;
+}
+
+foreach my $idle (31, 32)
+{
+	take_the_place();
+	$log = $node->log_end;
+	$admin->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '$idle s'");
+	logs($no_worker, $log, 'no background worker is left for the reader');
+	sleep 1.2; # two more attempts
+	is($node->log_count($no_worker, $log), 1, 'which is told once');
+	my $other = $node->session;
+	kernel_has($other, { idle => $idle == 31 ? 22 : 31 }, 'sessions start with the policies as they were');
+	is($node->status($other->pid)->{policy_state}, 'pending', 'as their status tells');
+	leave_the_place();
+	reaches($idle, 'the change comes when there is room');
+}
+
+# --- never any room ---------------------------------------------------------------
+
+$node->append_conf('postgresql.conf', 'max_worker_processes = 1');
+$log = $node->log_end;
+$node->restart;
+$session = $node->session;
+logs($no_worker, $log, 'a server with one background worker says so');
+kernel_has($session, { idle => 7200 }, 'its sessions have no policies');
+is($session->value('SELECT 1'), 1, 'and work');
+
+done_testing();

@@ -3,10 +3,8 @@
 #include "pg/distribution.hpp"
 
 #include "pg/matching.hpp"
+#include "pg/session_signal.hpp"
 #include "pg/shared.hpp"
-
-#include <sys/syscall.h>
-#include <unistd.h>
 
 extern "C"
 {
@@ -45,34 +43,17 @@ bool same(const Wanted &a, const Wanted &b)
 	       memcmp(&a.settings, &b.settings, sizeof(Settings)) == 0;
 }
 
-// Has the backend in `slot` look at what it should have.  Only if it is still the
-// session that was seen: with the descriptor in hand its pid cannot be recycled.
-void signal_session(const Slot &slot, const Session &seen)
+// Has the backend in `slot` look at what it should have.
+void call_session(const Slot &slot, const Session &seen)
 {
-	if (seen.update_signal == 0)
+	static bool said = false;
+	if (seen.update_signal == 0 ||
+	    signal_session(slot, seen, seen.update_signal) != SignalOutcome::failed)
 		return;
-	int descriptor = syscall(SYS_pidfd_open, seen.pid, 0);
-	bool sent = false;
-	bool gone = descriptor < 0 && errno == ESRCH;
-	if (descriptor >= 0)
-	{
-		Session now;
-		gone =
-			!slot.session.read(now) || now.pid != seen.pid || now.started != seen.started;
-		if (!gone)
-			sent = syscall(SYS_pidfd_send_signal, descriptor, seen.update_signal, nullptr,
-			               0) == 0;
-	}
-	if (!sent && !gone && errno != ESRCH)
-	{
-		static bool said = false;
-		if (!said)
-			ereport(LOG, (errmsg("keepalive_guard: could not signal a session: %m"),
-			              errdetail("Policy changes do not reach connected sessions.")));
-		said = true;
-	}
-	if (descriptor >= 0)
-		close(descriptor);
+	if (!said)
+		ereport(LOG, (errmsg("keepalive_guard: could not signal a session: %m"),
+		              errdetail("Policy changes do not reach connected sessions.")));
+	said = true;
 }
 
 void distribute_to(Slot &slot, bool always)
@@ -87,10 +68,10 @@ void distribute_to(Slot &slot, bool always)
 	{
 		next.version = current.version + 1;
 		slot.wanted.write(next);
-		signal_session(slot, session);
+		call_session(slot, session);
 	}
 	else if (always || session.applied != current.version)
-		signal_session(slot, session);
+		call_session(slot, session);
 }
 
 } // namespace

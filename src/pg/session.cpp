@@ -372,6 +372,8 @@ void begin_session(Port *port)
 	{
 		call_for_attention();
 	}
+	if (needs_watching(session, wanted) && pg_atomic_read_u32(&shared->watching) == 0)
+		wake_workers();
 }
 
 } // namespace guard::pg

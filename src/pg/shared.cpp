@@ -165,6 +165,12 @@ void wake_workers()
 	wake(&shared->reader);
 }
 
+bool needs_watching(const Session &session, const Wanted &wanted)
+{
+	return session.pid != 0 && session.transport == Transport::tcp && wanted.governed &&
+	       (wanted.settings.dead_after_ms != 0 || wanted.settings.stall_timeout_ms != 0);
+}
+
 void call_for_attention()
 {
 	pg_atomic_write_u32(&shared->attention, 1);

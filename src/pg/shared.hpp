@@ -70,6 +70,9 @@ struct Watched
 	std::int64_t stalled_since; // the window is closed, and nothing was acknowledged
 	std::uint64_t bytes_acked;  // at stalled_since
 	WatcherVerdict verdict;     // published before the backend is signalled
+	std::uint8_t signals;       // how often it was signalled
+	bool found;                 // the kernel has shown the socket
+	std::int64_t signalled;     // when, last
 };
 
 struct alignas(64) Slot
@@ -145,6 +148,9 @@ void keep_policies(PolicyState state, std::uint64_t request);
 // Numbers a new request to re-read and re-distribute the policies, and wakes the
 // worker.  Returns the number.  Does nothing that can fail.
 std::uint64_t request_update();
+
+// Whether the watcher has to look at this session's socket.
+bool needs_watching(const Session &session, const Wanted &wanted);
 
 // Has the worker look at all slots again.
 void call_for_attention();

@@ -8,6 +8,7 @@
 #include "pg/policy_reader.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared.hpp"
+#include "pg/watcher.hpp"
 
 extern "C"
 {
@@ -188,6 +189,10 @@ void leave(int, Datum)
 			distribute_policies(to_all);
 			pg_atomic_write_u64(&shared->distributed, compiled);
 		}
+
+		const long next_look = watch_sessions();
+		if (next_look >= 0 && (timeout < 0 || next_look < timeout))
+			timeout = next_look;
 
 		int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0);
 		WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);

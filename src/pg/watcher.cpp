@@ -1,0 +1,316 @@
+#include "pg/postgres.hpp"
+
+#include "pg/watcher.hpp"
+
+#include "kernel/read_sockets.hpp"
+#include "pg/session_signal.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared.hpp"
+#include "pg/watch.hpp"
+
+#include <algorithm>
+#include <arpa/inet.h>
+#include <csignal>
+
+extern "C"
+{
+#include "utils/memutils.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// How long a backend has to end.  One that has been computing while its send buffer was
+// full blocks in sending its farewell, where only another SIGTERM gets it out
+// (ProcessClientWriteInterrupt); after that it is in a place that has no way out.
+constexpr std::int64_t patience_ms = 5000;
+constexpr std::uint8_t most_signals = 2;
+
+// The kernel counts times in jiffies, and a reply takes a moment.
+constexpr std::int64_t rounding_ms = 20;
+
+struct Watchee
+{
+	Slot *slot;
+	Session session;
+	Wanted wanted;
+};
+
+// Room for every slot, of which only what is needed is ever touched.
+Watchee *watchees = nullptr;
+SocketId *sockets = nullptr;
+SocketFacts *facts = nullptr;
+
+std::int64_t next_look = 0;
+
+template <typename T> T *room_for(std::uint32_t count)
+{
+	return static_cast<T *>(MemoryContextAllocHuge(TopMemoryContext, count * sizeof(T)));
+}
+
+// Only what is cheap to see: most sessions need no watching.
+bool may_need_watching(const Slot &slot)
+{
+	const Session &session = slot.session.value;
+	const Settings &settings = slot.wanted.value.settings;
+	auto look = [](const std::int32_t &number)
+	{
+		return *const_cast<const volatile std::int32_t *>(&number);
+	};
+	return look(session.pid) != 0 &&
+	       (look(settings.dead_after_ms) != 0 || look(settings.stall_timeout_ms) != 0);
+}
+
+std::uint32_t find_watchees()
+{
+	if (watchees == nullptr)
+	{
+		watchees = room_for<Watchee>(shared->slot_count);
+		sockets = room_for<SocketId>(shared->slot_count);
+		facts = room_for<SocketFacts>(shared->slot_count);
+	}
+	std::uint32_t count = 0;
+	for (std::uint32_t i = 0; i < shared->slot_count; i++)
+	{
+		Slot &slot = shared_slots()[i];
+		if (!may_need_watching(slot))
+			continue;
+		Watchee &watchee = watchees[count];
+		watchee.slot = &slot;
+		if (slot.session.read(watchee.session) && slot.wanted.read(watchee.wanted) &&
+		    needs_watching(watchee.session, watchee.wanted))
+			sockets[count++] = watchee.session.socket;
+	}
+	return count;
+}
+
+bool read_facts(const SocketId *wanted, std::uint32_t count, SocketFacts *answers)
+{
+	static bool said = false;
+	const ReadOutcome outcome = read_sockets(wanted, count, answers, Details{});
+	if (outcome.kind != ReadOutcome::ok && !said)
+		ereport(LOG,
+		        (errmsg("keepalive_guard: could not read sockets from the kernel: %s",
+		                outcome.message),
+		         errdetail("dead_after and stall_timeout are without effect as long "
+		                   "as this lasts.")));
+	said = outcome.kind != ReadOutcome::ok;
+	return !said;
+}
+
+// What is known of the peer after a look, by what was known before.
+Watched observed(const Watchee &watchee, const SocketFacts &now_seen, std::int64_t now)
+{
+	Watched watched = {};
+	if (!watchee.slot->watched.read(watched) || watched.pid != watchee.session.pid ||
+	    watched.started != watchee.session.started)
+	{
+		watched = {};
+		watched.pid = watchee.session.pid;
+		watched.started = watchee.session.started;
+	}
+	if (!now_seen.found)
+	{
+		// The kernel has given up, or was told by a reset: nothing more is going to be
+		// received.  But a socket of which the kernel has never shown anything may be of
+		// a kind that it does not show.
+		if (watched.found && watched.asked_since == 0)
+			watched.asked_since = now;
+		return watched;
+	}
+	watched.found = true;
+	if (now_seen.info.received == 0)
+		return watched;
+
+	const Live live = live_of(now_seen, watchee.session, watched);
+	const std::int64_t last_receipt = now - silent_for(live);
+	if (!asking(live))
+		watched.asked_since = 0;
+	else if (watched.asked_since == 0 || last_receipt > watched.asked_since + rounding_ms)
+		watched.asked_since = now; // this question is a new one
+	else
+		watched.asked_since = std::max(watched.asked_since, last_receipt);
+
+	// A reader that is merely slow has read something since, though its window may be
+	// closed at every look.
+	const std::uint64_t acknowledged = now_seen.info.bytes_acked;
+	if (!zero_window(live))
+		watched.stalled_since = 0;
+	else if (watched.stalled_since == 0 || watched.bytes_acked != acknowledged)
+	{
+		watched.stalled_since = now;
+		watched.bytes_acked = acknowledged;
+	}
+	return watched;
+}
+
+WatcherVerdict judged(const Watchee &watchee, const Watched &watched, std::int64_t now)
+{
+	const Settings &settings = watchee.wanted.settings;
+	auto is_over = [now](std::int32_t timeout, std::int64_t since)
+	{
+		return timeout != 0 && since != 0 && now - since >= timeout;
+	};
+	if (is_over(settings.dead_after_ms, watched.asked_since))
+		return WatcherVerdict::dead_after;
+	if (is_over(settings.stall_timeout_ms, watched.stalled_since))
+		return WatcherVerdict::stall_timeout;
+	return WatcherVerdict::none;
+}
+
+double seconds(std::int64_t milliseconds)
+{
+	return milliseconds / 1000.0;
+}
+
+int evidence(const Watchee &watchee, const SocketFacts &seen)
+{
+	const Endpoint client = unmapped(watchee.session.socket.remote);
+	char address[INET6_ADDRSTRLEN] = "?";
+	inet_ntop(client.family == 4 ? AF_INET : AF_INET6, client.address.data(), address,
+	          sizeof(address));
+	if (!seen.found)
+		return errdetail("Client %s port %d: the kernel has given up the connection.",
+		                 address, client.port);
+	const TcpInfo &info = seen.info;
+	return errdetail("Client %s port %d: silent for %.3f s, state %s, timer %s, "
+	                 "%d unanswered probes, %d retransmits, %u bytes to send, "
+	                 "%u packets unacknowledged.",
+	                 address, client.port,
+	                 seconds(std::min(info.last_data_recv, info.last_ack_recv)),
+	                 tcp_state_name(seen.state), timer_name(seen.timer), info.probes,
+	                 info.retransmits, seen.send_queue, info.unacked);
+}
+
+void log_ending(const Watchee &watchee, const Watched &watched, const SocketFacts &seen,
+                std::int64_t now)
+{
+	const Settings &settings = watchee.wanted.settings;
+	if (watched.verdict == WatcherVerdict::dead_after)
+		ereport(
+			LOG,
+			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
+		            "left the kernel without an answer for %.3f s (dead_after %.3f s "
+		            "of policy \"%s\")",
+		            watchee.session.pid, seconds(now - watched.asked_since),
+		            seconds(settings.dead_after_ms), watchee.wanted.policy),
+		     evidence(watchee, seen)));
+	else
+		ereport(
+			LOG,
+			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
+		            "read nothing for %.3f s (stall_timeout %.3f s of policy \"%s\")",
+		            watchee.session.pid, seconds(now - watched.stalled_since),
+		            seconds(settings.stall_timeout_ms), watchee.wanted.policy),
+		     evidence(watchee, seen)));
+}
+
+void terminate(const Watchee &watchee, Watched watched, std::int64_t now)
+{
+	watched.signals++;
+	watched.signalled = now;
+	watchee.slot->watched.write(watched);
+	if (signal_session(*watchee.slot, watchee.session, SIGTERM) == SignalOutcome::failed)
+		ereport(LOG,
+		        (errmsg("keepalive_guard: could not terminate session with PID %d: %m",
+		                watchee.session.pid)));
+}
+
+// A backend that was told to end has not ended yet.
+void insist(const Watchee &watchee, Watched watched, std::int64_t now)
+{
+	if (watched.signals > most_signals || now - watched.signalled < patience_ms)
+		return;
+	if (watched.signals < most_signals)
+	{
+		terminate(watchee, watched, now);
+		return;
+	}
+	watched.signals++;
+	watchee.slot->watched.write(watched);
+	ereport(LOG,
+	        (errmsg("keepalive_guard: session with PID %d has not ended %lld s after it "
+	                "was told to",
+	                watchee.session.pid,
+	                static_cast<long long>(most_signals * patience_ms / 1000)),
+	         errdetail("It is where PostgreSQL does not look at signals: in code that "
+	                   "holds a lightweight lock or does not check for interrupts, or in "
+	                   "the kernel.")));
+}
+
+void look_at(const Watchee &watchee, const SocketFacts &seen, std::int64_t now)
+{
+	Watched watched = observed(watchee, seen, now);
+	if (watched.verdict != WatcherVerdict::none)
+	{
+		insist(watchee, watched, now);
+		return;
+	}
+	watchee.slot->watched.write(watched);
+	if (judged(watchee, watched, now) == WatcherVerdict::none)
+		return;
+
+	// The answer may have come since.
+	SocketFacts at_last = {};
+	if (!read_facts(&watchee.session.socket, 1, &at_last))
+		return;
+	now = monotonic_ms();
+	watched = observed(watchee, at_last, now);
+	watched.verdict = judged(watchee, watched, now);
+	if (watched.verdict == WatcherVerdict::none)
+	{
+		watchee.slot->watched.write(watched);
+		return;
+	}
+	log_ending(watchee, watched, at_last, now);
+	terminate(watchee, watched, now);
+}
+
+// The sessions to look at.  When there is none, the next one has to wake the worker,
+// and either this sees that session or that session sees `watching`.
+std::uint32_t sessions_to_watch()
+{
+	std::uint32_t count = find_watchees();
+	if (count == 0 && pg_atomic_exchange_u32(&shared->watching, 0) != 0)
+		count = find_watchees();
+	if (count != 0)
+		pg_atomic_write_u32(&shared->watching, 1);
+	return count;
+}
+
+} // namespace
+
+long watch_sessions()
+{
+	if (watch_interval == 0)
+	{
+		pg_atomic_write_u32(&shared->watching, 0);
+		return -1;
+	}
+	std::int64_t now = monotonic_ms();
+	if (pg_atomic_read_u32(&shared->watching) != 0)
+	{
+		next_look = std::min(next_look, now + watch_interval);
+		if (now < next_look)
+			return next_look - now;
+	}
+
+	const std::uint32_t count = sessions_to_watch();
+	if (count == 0)
+		return -1;
+	if (read_facts(sockets, count, facts))
+	{
+		now = monotonic_ms();
+		for (std::uint32_t i = 0; i < count; i++)
+		{
+			look_at(watchees[i], facts[i], now);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	next_look = now + watch_interval;
+	return watch_interval;
+}
+
+} // namespace guard::pg

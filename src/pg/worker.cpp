@@ -25,6 +25,7 @@ extern "C"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -223,5 +224,8 @@ extern "C" void keepalive_guard_worker(Datum)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+	// InitPostgres() leaves that to processes with a database: without it a role's
+	// memberships would be cached for good.
+	initialize_acl();
 	guard::pg::run();
 }

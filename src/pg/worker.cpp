@@ -226,6 +226,8 @@ extern "C" void keepalive_guard_worker(Datum)
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
 	// InitPostgres() leaves that to processes with a database: without it a role's
 	// memberships would be cached for good.
+	StartTransactionCommand();
 	initialize_acl();
+	CommitTransactionCommand();
 	guard::pg::run();
 }

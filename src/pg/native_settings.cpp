@@ -20,8 +20,9 @@ namespace guard::pg
 namespace
 {
 
-// What a check hook attaches to a value that is not simply what was asked for; it
-// goes where the value goes (GUC "extra": onto the stack, into the reset value).
+// What a check hook attaches to a value that was chosen in a place above the
+// policy's; it goes where the value goes (GUC "extra": onto the stack, into the
+// reset value).
 struct Choice
 {
 	std::int32_t native; // as asked for, before the policy changed it
@@ -43,9 +44,11 @@ struct NativeSetting
 	// ALTER ROLE ALL SET gave a default: it has the same source as ours.
 	bool default_is_role_all = false;
 
-	// force_setting() put another value into the variable than the session's choice.
-	volatile bool displaced = false;
-	volatile std::int32_t displaced_choice = 0;
+	// What was assigned last.  Kept here because PostgreSQL changes the record only
+	// after the assign hook has returned, and an update may come in between.
+	volatile std::int32_t assigned = 0;
+	volatile bool chosen = false; // in a place above the policy's
+	volatile bool may_override = false;
 };
 
 NativeSetting settings[setting_count] = {
@@ -64,29 +67,12 @@ NativeSetting &native(Setting setting)
 	return settings[static_cast<int>(setting)];
 }
 
-// What the session, its role, its database or its connection options chose, in a
-// place above the policy's; or else what the policy or postgresql.conf says.
-std::int32_t chosen_value(Setting setting, const Wanted &wanted, bool *may_override)
+void note_assigned(NativeSetting &n, std::int32_t value, const void *extra)
 {
-	const NativeSetting &n = native(setting);
-	*may_override = false;
-
-	bool is_default = n.record->source <= PGC_S_GLOBAL && !n.default_is_role_all;
-	if (is_default)
-	{
-		if (wanted.governed && wanted.settings.has(setting))
-			return wanted.settings.get(setting);
-		ConfiguredValues configured;
-		if (n.default_is_ours && shared->configured.read(configured))
-			return configured.value[static_cast<int>(setting)];
-	}
-
-	const auto *choice = static_cast<const Choice *>(n.record->extra);
-	if (choice != nullptr)
-		*may_override = choice->may_override;
-	if (n.displaced)
-		return n.displaced_choice;
-	return choice != nullptr ? choice->native : *n.integer->variable;
+	const auto *choice = static_cast<const Choice *>(extra);
+	n.chosen = choice != nullptr;
+	n.may_override = choice != nullptr && choice->may_override;
+	n.assigned = choice != nullptr ? choice->native : value;
 }
 
 std::int32_t govern(Setting setting, std::int32_t choice, bool may_override,
@@ -118,9 +104,10 @@ const char *enforcement_word(Enforcement enforcement)
 // changed.
 bool enforce(Setting setting, int *value, void **extra, GucSource source)
 {
-	Wanted wanted;
-	if (my_slot == nullptr || applying || !my_slot->wanted.read(wanted))
+	Wanted wanted = {};
+	if (my_slot == nullptr || applying)
 		return true;
+	my_slot->wanted.read(wanted);
 
 	NativeSetting &n = native(setting);
 	if (source == PGC_S_GLOBAL)
@@ -129,9 +116,11 @@ bool enforce(Setting setting, int *value, void **extra, GucSource source)
 		n.default_is_ours = false;
 	}
 
-	if (source == PGC_S_TEST || source < PGC_S_GLOBAL || !wanted.governed ||
-	    allowed(setting, *value, wanted.settings, n.system_default, false))
+	if (source == PGC_S_TEST || source < PGC_S_GLOBAL)
 		return true;
+	if (!wanted.governed ||
+	    allowed(setting, *value, wanted.settings, n.system_default, false))
+		return attach_choice(extra, *value, false);
 
 	const char *word = enforcement_word(wanted.settings.enforcement);
 	if (source >= PGC_S_INTERACTIVE)
@@ -151,7 +140,7 @@ bool enforce(Setting setting, int *value, void **extra, GucSource source)
 	}
 
 	if (!attach_choice(extra, *value, false))
-		return true;
+		return false;
 	ereport(
 		WARNING_CLIENT_ONLY,
 		(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -177,26 +166,21 @@ template <Setting setting> void assign_hook(int value, void *extra)
 	NativeSetting &n = native(setting);
 	if (my_slot == nullptr || applying)
 	{
+		note_assigned(n, value, extra);
 		if (n.assign != nullptr)
 			n.assign(value, extra);
 		return;
 	}
 
-	// A value from the stack or the reset value may be older than the policy.
+	hold_updates();
 	Wanted wanted = {};
 	my_slot->wanted.read(wanted);
-	const auto *choice = static_cast<const Choice *>(extra);
-	std::int32_t governed = govern(setting, choice ? choice->native : value,
-	                               choice && choice->may_override, wanted);
-
-	hold_updates();
-	n.displaced = false;
+	note_assigned(n, value, extra);
+	// A value from the stack or the reset value may be older than the policy.
+	std::int32_t governed = effective_value(setting, wanted);
 	if (n.assign != nullptr)
 		n.assign(governed, extra);
 	publish_assigned(wanted, setting, governed, value);
-	if (governed != value)
-		synchronization_needed = true;
-	put_off_updates();
 	release_updates();
 }
 
@@ -215,6 +199,7 @@ template <Setting setting> bool wrap()
 	n.assign = n.integer->assign_hook;
 	n.integer->check_hook = check_hook<setting>;
 	n.integer->assign_hook = assign_hook<setting>;
+	n.assigned = *n.integer->variable;
 	return true;
 }
 
@@ -314,9 +299,15 @@ std::int32_t resolved(Setting setting, std::int32_t value)
 
 std::int32_t effective_value(Setting setting, const Wanted &wanted)
 {
-	bool may_override;
-	std::int32_t choice = chosen_value(setting, wanted, &may_override);
-	return govern(setting, choice, may_override, wanted);
+	const NativeSetting &n = native(setting);
+	if (n.chosen)
+		return govern(setting, n.assigned, n.may_override, wanted);
+	if (wanted.governed && wanted.settings.has(setting))
+		return wanted.settings.get(setting);
+	ConfiguredValues configured;
+	if (n.default_is_ours && shared->configured.read(configured))
+		return configured.value[static_cast<int>(setting)];
+	return n.assigned;
 }
 
 std::int32_t variable_value(Setting setting)
@@ -350,16 +341,8 @@ void force_setting(Setting setting, std::int32_t value, Port *port)
 			port->tcp_user_timeout = kernel_value;
 		break;
 	case Setting::client_check:
-		// PostgreSQL reads the variable itself; the session's choice is kept aside.
-		if (*n.integer->variable != value)
-		{
-			if (!n.displaced && n.record->extra == nullptr)
-			{
-				n.displaced_choice = *n.integer->variable;
-				n.displaced = true;
-			}
-			*n.integer->variable = value;
-		}
+		// PostgreSQL reads the variable itself.
+		*n.integer->variable = value;
 		break;
 	}
 }
@@ -367,11 +350,6 @@ void force_setting(Setting setting, std::int32_t value, Port *port)
 void apply_native_setting(Setting setting, const Wanted &wanted)
 {
 	NativeSetting &n = native(setting);
-
-	// A displaced choice goes where the variable will go.
-	if (n.displaced && n.record->extra == nullptr &&
-	    attach_choice(&n.record->extra, n.displaced_choice, false))
-		n.displaced = false;
 
 	applying = true;
 	if (wanted.governed && wanted.settings.has(setting))

@@ -33,9 +33,6 @@ namespace
 
 Session session; // what my_slot shows of this backend
 
-// The version of Wanted that PostgreSQL's settings follow.
-std::uint32_t synchronized_version = 0;
-
 sigset_t mask_before_hold;
 
 Port *port()
@@ -272,54 +269,39 @@ void release_updates()
 	sigprocmask(SIG_SETMASK, &mask_before_hold, nullptr);
 }
 
-void put_off_updates()
-{
-	if (session.update_signal == 0)
-		return;
-	sigset_t held;
-	sigemptyset(&held);
-	sigaddset(&held, session.update_signal);
-
-	const timespec at_once = {};
-	bool came = false;
-	while (sigtimedwait(&held, nullptr, &at_once) > 0)
-		came = true;
-	if (came)
-		have_worker_signal_again();
-}
-
 void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expected,
                       std::int32_t variable)
 {
-	// The setting's record and variable do not have the new value yet.
-	SettingValues values = effective_values(wanted);
-	values[static_cast<int>(setting)] = expected;
-	publish(wanted, values,
-	        setting == Setting::client_check ? variable
-	                                         : variable_value(Setting::client_check));
+	bool is_check = setting == Setting::client_check;
+	publish(wanted, effective_values(wanted),
+	        is_check ? variable : variable_value(Setting::client_check));
 
-	if (wanted.version != synchronized_version)
-	{
-		// The end of a transaction or a function has brought back a value from
-		// before the worker's last update: have the worker signal again.
+	if (expected == variable)
+		return;
+	synchronization_needed = true;
+	// The kernel has what is expected; but this variable will not have it.
+	if (is_check)
 		have_worker_signal_again();
-	}
 }
 
 void synchronize_settings()
 {
-	synchronization_needed = false;
-	Wanted wanted;
-	if (my_slot == nullptr || !my_slot->wanted.read(wanted))
+	if (my_slot == nullptr)
 		return;
 
 	hold_updates();
+	synchronization_needed = false;
+	Wanted wanted;
+	if (!my_slot->wanted.read(wanted))
+	{
+		release_updates();
+		return;
+	}
 	PG_TRY();
 	{
 		for (int i = 0; i < setting_count; i++)
 			apply_native_setting(static_cast<Setting>(i), wanted);
 		force_settings(wanted);
-		synchronized_version = wanted.version;
 		session.applied = wanted.version;
 		publish(wanted, effective_values(wanted), variable_value(Setting::client_check));
 	}

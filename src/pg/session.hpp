@@ -39,9 +39,4 @@ void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expect
 void hold_updates();
 void release_updates();
 
-// While they are held: has those that have come sent again a little later.  For
-// assign hooks: PostgreSQL changes a setting's record after the hook has returned,
-// and until then an update would take the old value for the session's choice.
-void put_off_updates();
-
 } // namespace guard::pg

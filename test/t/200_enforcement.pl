@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use IO::Select ();
 use IPC::Run ();
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Live qw(@SETTINGS kernel shown);
@@ -169,9 +170,9 @@ foreach my $role (@roles)
 		foreach my $value ($stricter{$name}, $looser{$name})
 		{
 			$s->send("SELECT clause_${name}_$value()");
-			1 until $watcher->value(
-				"SELECT wait_event = 'advisory' OR state <> 'active' FROM pg_stat_activity"
-				  . " WHERE pid = @{[$s->pid]}") eq 't';
+			1 until IO::Select->new($s->socket)->can_read(0)
+			  || $watcher->value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+				  . " AND NOT granted AND pid = @{[$s->pid]}");
 			my %inside;
 			@inside{@SETTINGS} = split m{/}, kernel($s) . '/';
 			$admin->query('SELECT pg_advisory_unlock(1)');

@@ -17,6 +17,7 @@ extern "C"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 }
 
 namespace guard::pg
@@ -120,10 +121,31 @@ SessionEnd session_end()
 	}
 }
 
-Killer killer()
+// What the watcher decided about this session, if it is the watcher's SIGTERM.
+WatcherVerdict watcher_verdict(const Session &session)
+{
+	std::uint32_t worker = pg_atomic_read_u32(&shared->worker);
+	Watched watched;
+	if (worker == 0 || ProcGlobal->allProcs[worker - 1].pid != sigterm_sender ||
+	    !my_slot->watched.read(watched) || watched.pid != session.pid ||
+	    watched.started != session.started)
+		return WatcherVerdict::none;
+	return watched.verdict;
+}
+
+Killer killer(const Session &session)
 {
 	if (sigterm_sender == PostmasterPid || walsender_stops())
 		return Killer::postmaster;
+	switch (watcher_verdict(session))
+	{
+	case WatcherVerdict::dead_after:
+		return Killer::watcher_dead_after;
+	case WatcherVerdict::stall_timeout:
+		return Killer::watcher_stall_timeout;
+	case WatcherVerdict::none:
+		break;
+	}
 	return Killer::somebody;
 }
 
@@ -150,19 +172,17 @@ const char *error_name(int error)
 	}
 }
 
-void describe_loss(const Evidence &evidence, char *detail)
+void describe_connection(const char *what, const Evidence &evidence, char *detail)
 {
 	if (!evidence.tcp)
 	{
-		snprintf(detail, detail_bytes, "%s", error_name(evidence.socket_error));
+		strlcpy(detail, what, detail_bytes);
 		return;
 	}
 	const char *state = tcp_state_name(static_cast<TcpState>(evidence.info.state));
 	snprintf(detail, detail_bytes,
-	         "%s in state %s%s, %u unanswered probes, %u retransmissions, data %s",
-	         error_name(evidence.socket_error), state ? state : "?",
-	         evidence.end == SessionEnd::connection_lost ? ", found while busy" : "",
-	         evidence.info.probes, evidence.info.retransmits,
+	         "%s in state %s, %u unanswered probes, %u retransmissions, data %s", what,
+	         state ? state : "?", evidence.info.probes, evidence.info.retransmits,
 	         evidence.data_pending ? "in flight" : "not in flight");
 }
 
@@ -174,7 +194,10 @@ void describe(const Evidence &evidence, char *detail)
 	case SessionEnd::terminate_message:
 		break;
 	case SessionEnd::killed:
-		if (sigterm_sender != 0)
+		if (evidence.killer == Killer::watcher_dead_after ||
+		    evidence.killer == Killer::watcher_stall_timeout)
+			describe_connection("ended by the watcher", evidence, detail);
+		else if (sigterm_sender != 0)
 			snprintf(detail, detail_bytes, "SIGTERM from process %d%s",
 			         static_cast<int>(sigterm_sender),
 			         sigterm_sender == PostmasterPid ? ", the postmaster" : "");
@@ -186,8 +209,12 @@ void describe(const Evidence &evidence, char *detail)
 			strlcpy(detail, fatal_message, detail_bytes);
 		break;
 	case SessionEnd::end_of_stream:
+		describe_connection(error_name(evidence.socket_error), evidence, detail);
+		break;
 	case SessionEnd::connection_lost:
-		describe_loss(evidence, detail);
+		describe_connection(
+			psprintf("%s found while busy", error_name(evidence.socket_error)), evidence,
+			detail);
 		break;
 	}
 }
@@ -215,7 +242,7 @@ Ending weigh_ending(const Session &session, Port *port)
 {
 	Evidence evidence = {};
 	evidence.end = session_end();
-	evidence.killer = killer();
+	evidence.killer = killer(session);
 	evidence.authentication = is_authentication_failure(fatal_sqlstate);
 	evidence.tcp = session.transport == Transport::tcp;
 	evidence.socket_error = socket_error;

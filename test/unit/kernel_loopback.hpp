@@ -137,9 +137,9 @@ class Listener
   public:
 	// dual_stack: an IPv6 listener that takes IPv4 clients too.
 	explicit Listener(const std::string &ip = "127.0.0.1", bool dual_stack = false,
-	                  unsigned scope = 0)
+	                  unsigned scope = 0, std::uint16_t wanted_port = 0)
 	{
-		Address address = Address::of(ip, 0, scope);
+		Address address = Address::of(ip, wanted_port, scope);
 		fd = Fd(check(socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0),
 		              "socket"));
 		if (address.storage.ss_family == AF_INET6)
@@ -156,12 +156,19 @@ class Listener
 // A connection to a listener; `server` is what a backend would hold.
 struct Connection
 {
+	// client_port: 0 for any; else one at 127.0.0.1.
 	explicit Connection(Listener &listener, const std::string &ip = "127.0.0.1",
-	                    unsigned scope = 0)
+	                    unsigned scope = 0, std::uint16_t client_port = 0)
 	{
 		Address address = Address::of(ip, listener.port, scope);
 		client = Fd(check(
 			socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+		if (client_port != 0)
+		{
+			Address own = Address::of("127.0.0.1", client_port);
+			set(client, SOL_SOCKET, SO_REUSEADDR, 1);
+			check(bind(client, own.raw(), own.length), "bind");
+		}
 		check(connect(client, address.raw(), address.length), "connect");
 		server =
 			Fd(check(accept4(listener.fd, nullptr, nullptr, SOCK_CLOEXEC), "accept"));

@@ -1,0 +1,187 @@
+// The sockets of a server: here a process with children that are as a postmaster and
+// its backends.
+#include "kernel/read_sockets.hpp"
+#include "kernel/server_sockets.hpp"
+#include "kernel/sock_diag.hpp"
+
+#include "kernel_loopback.hpp"
+#include "kernel_process.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+using namespace guard;
+using loopback::Connection;
+using loopback::Listener;
+
+namespace
+{
+
+std::uint32_t inode_of(int fd)
+{
+	struct stat s;
+	fstat(fd, &s);
+	return static_cast<std::uint32_t>(s.st_ino);
+}
+
+// The one with that inode; all must be there once.
+const ServerSocket *find(const std::vector<ServerSocket> &sockets, std::uint32_t inode)
+{
+	const ServerSocket *found = nullptr;
+	for (const ServerSocket &s : sockets)
+		if (s.facts.inode == inode)
+		{
+			EXPECT_EQ(found, nullptr) << "twice";
+			found = &s;
+		}
+	return found;
+}
+
+class ServerSockets : public testing::TestWithParam<bool>
+{
+  protected:
+	std::vector<ServerSocket> sockets(std::uint16_t server_port,
+	                                  std::vector<pid_t> known_pids = {})
+	{
+		SockDiag diag;
+		return find_server_sockets(GetParam() ? &diag : nullptr, getpid(), known_pids,
+		                           server_port);
+	}
+};
+
+INSTANTIATE_TEST_SUITE_P(Netlink, ServerSockets, testing::Values(true),
+                         [](const auto &) { return "Allowed"; });
+INSTANTIATE_TEST_SUITE_P(NoNetlink, ServerSockets, testing::Values(false),
+                         [](const auto &) { return "Refused"; });
+
+} // namespace
+
+TEST_P(ServerSockets, ListenersClientsAndOutbound)
+{
+	Listener listener;         // of the "postmaster", inherited by all children
+	Listener elsewhere("::1"); // of another server
+	Connection client(listener);
+	Connection outbound(elsewhere, "::1");
+	Process backend(
+		[&]
+		{
+			client.client.close();
+			outbound.server.close();
+		});
+	Process idle(
+		[&]
+		{
+			client.client.close();
+			client.server.close();
+			outbound.client.close();
+			outbound.server.close();
+		});
+
+	const auto found = sockets(listener.port);
+	const ServerSocket *s = find(found, inode_of(listener.fd));
+	ASSERT_NE(s, nullptr);
+	EXPECT_EQ(s->pid, getpid());
+	EXPECT_EQ(s->kind, SocketKind::listener);
+	if (GetParam())
+	{
+		EXPECT_EQ(s->facts.send_queue, 4096U);
+	}
+
+	s = find(found, inode_of(client.server));
+	ASSERT_NE(s, nullptr);
+	EXPECT_EQ(s->pid, backend.pid);
+	EXPECT_EQ(s->kind, SocketKind::client);
+
+	s = find(found, inode_of(outbound.client));
+	ASSERT_NE(s, nullptr);
+	EXPECT_EQ(s->pid, backend.pid);
+	EXPECT_EQ(s->kind, SocketKind::outbound);
+	EXPECT_EQ(s->facts.id.remote.port, elsewhere.port);
+
+	EXPECT_EQ(find(found, inode_of(outbound.server)), nullptr)
+		<< "accepted, and with no backend yet";
+	EXPECT_TRUE(std::none_of(found.begin(), found.end(),
+	                         [&](const ServerSocket &x) { return x.pid == idle.pid; }));
+}
+
+TEST_P(ServerSockets, AListenerThatIsClosedAlready)
+{
+	Listener listener;
+	Connection client(listener);
+	const std::uint16_t port = listener.port;
+	listener.fd.close();
+	Process backend([&] { client.client.close(); });
+	const auto found = sockets(port);
+	const ServerSocket *s = find(found, inode_of(client.server));
+	ASSERT_NE(s, nullptr);
+	EXPECT_EQ(s->kind, SocketKind::client);
+	const auto unknown_port = sockets(1);
+	s = find(unknown_port, inode_of(client.server));
+	ASSERT_NE(s, nullptr);
+	EXPECT_EQ(s->kind, SocketKind::outbound);
+}
+
+// Neither a grandchild nor a stranger is one of the server's processes, whoever says so.
+TEST_P(ServerSockets, OnlyTheServersProcesses)
+{
+	Listener listener;
+	Connection c(listener);
+	auto *grandchild =
+		static_cast<pid_t *>(mmap(nullptr, sizeof(pid_t), PROT_READ | PROT_WRITE,
+	                              MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	Process child(
+		[&]
+		{
+			Process *own = new Process([] {});
+			*grandchild = own->pid;
+			c.server.close();
+			c.client.close();
+			listener.fd.close();
+		});
+	ASSERT_GT(*grandchild, 0);
+	const auto found = sockets(listener.port, {*grandchild, child.pid, 1});
+	EXPECT_TRUE(std::none_of(found.begin(), found.end(),
+	                         [&](const ServerSocket &s)
+	                         { return s.pid == *grandchild || s.pid == 1; }));
+	EXPECT_EQ(find(found, inode_of(c.server)), nullptr);
+	kill(*grandchild, SIGKILL);
+	munmap(grandchild, sizeof(pid_t));
+}
+
+TEST(ReadServerSockets, GivesAnArrayToFree)
+{
+	Listener listener;
+	ServerSocket *sockets;
+	std::size_t count;
+	const ReadOutcome outcome =
+		read_server_sockets(getpid(), nullptr, 0, listener.port, &sockets, &count);
+	EXPECT_EQ(outcome.kind, ReadOutcome::ok);
+	EXPECT_TRUE(std::any_of(sockets, sockets + count,
+	                        [&](const ServerSocket &s)
+	                        { return s.facts.inode == inode_of(listener.fd); }));
+	std::free(sockets);
+}
+
+TEST(ReadServerSockets, InASandboxWithoutNetlink)
+{
+	Listener listener;
+	const auto in_sandbox = [&]
+	{
+		refuse_netlink_sockets(EAFNOSUPPORT);
+		ServerSocket *sockets;
+		std::size_t count;
+		const ReadOutcome outcome =
+			read_server_sockets(getpid(), nullptr, 0, listener.port, &sockets, &count);
+		const bool found = std::any_of(sockets, sockets + count,
+		                               [&](const ServerSocket &s) {
+										   return s.facts.inode == inode_of(listener.fd);
+									   });
+		std::free(sockets);
+		_exit(outcome.kind != ReadOutcome::refused ? 2 : found ? 0 : 3);
+	};
+	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
+}

@@ -7,7 +7,10 @@ use warnings;
 use IPC::Run ();
 use Time::HiRes 'usleep';
 
-require 'syscall.ph';
+{
+	package main; # where it is for all who need it: it is loaded once
+	require 'syscall.ph';
+}
 
 use constant CLONE_NEWNET => 0x40000000;
 
@@ -200,7 +203,7 @@ sub _must
 sub _setns
 {
 	my ($namespace) = @_;
-	syscall(SYS_setns(), fileno $namespace, CLONE_NEWNET) == 0 or die "setns: $!";
+	syscall(main::SYS_setns(), fileno $namespace, CLONE_NEWNET) == 0 or die "setns: $!";
 	return;
 }
 

@@ -1,4 +1,4 @@
-# A kernel that refuses a socket option, by seccomp.
+# A kernel that refuses a socket option or a system call, by seccomp.
 package KeepaliveGuard::Seccomp;
 
 use strict;
@@ -7,9 +7,12 @@ use warnings;
 use Errno 'EPERM';
 use Exporter 'import';
 
-require 'syscall.ph';
+{
+	package main; # where it is for all who need it: it is loaded once
+	require 'syscall.ph';
+}
 
-our @EXPORT_OK = qw(refuse_socket_option);
+our @EXPORT_OK = qw(refuse_socket_option refuse_system_call);
 
 # linux/seccomp.h and linux/bpf_common.h
 use constant {
@@ -26,19 +29,27 @@ use constant {
 sub refuse_socket_option
 {
 	my ($level, $name) = @_;
+	return refuse_system_call(main::SYS_setsockopt(), 1 => $level, 2 => $name);
+}
+
+# The same for a system call, by its number: whatever its arguments are, or only with
+# these values of some: ARGUMENT (from 0) => VALUE, ...
+sub refuse_system_call
+{
+	my ($number, %arguments) = @_;
 	my $low = unpack('S', pack 'n', 1) == 1 ? 4 : 0; # where a word's lower half is
-	my @filter = (
-		[ LOAD_WORD, 0, 0, 0 ], # the system call
-		[ JUMP_IF_EQUAL, 0, 5, SYS_setsockopt() ],
-		[ LOAD_WORD, 0, 0, 24 + $low ], # its second argument
-		[ JUMP_IF_EQUAL, 0, 3, $level ],
-		[ LOAD_WORD, 0, 0, 32 + $low ], # its third
-		[ JUMP_IF_EQUAL, 0, 1, $name ],
-		[ RETURN, 0, 0, SECCOMP_RET_ERRNO | EPERM ],
-		[ RETURN, 0, 0, SECCOMP_RET_ALLOW ]);
+	my @filter;
+	foreach my $condition ([ 0, $number ],
+		map { [ 16 + 8 * $_ + $low, $arguments{$_} ] } sort keys %arguments)
+	{
+		my ($offset, $value) = @$condition;
+		push @filter, [ LOAD_WORD, 0, 0, $offset ], [ JUMP_IF_EQUAL, 1, 0, $value ],
+		  [ RETURN, 0, 0, SECCOMP_RET_ALLOW ];
+	}
+	push @filter, [ RETURN, 0, 0, SECCOMP_RET_ERRNO | EPERM ];
 	my $program = join '', map { pack 'SCCL', @$_ } @filter;
 	my $pointed = pack 'Sx![P]P', scalar @filter, $program;
-	syscall(SYS_seccomp(), SECCOMP_SET_MODE_FILTER, 0, $pointed) == 0 or die "seccomp: $!\n";
+	syscall(main::SYS_seccomp(), SECCOMP_SET_MODE_FILTER, 0, $pointed) == 0 or die "seccomp: $!\n";
 	return;
 }
 

@@ -1,0 +1,69 @@
+# Invalid rows that somebody wrote past the table's trigger are skipped, with a line
+# in the log for each, and the others are in force.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Agreement qw(governed_by kernel_has wait_for_kernel);
+use KeepaliveGuard::Cluster;
+use Test::More;
+
+my $node = KeepaliveGuard::Cluster->start_new('primary');
+my $session = $node->session;
+
+# The columns and values of a policy, and the column that the log complains of.
+my @smuggled = (
+	[ tcp_keepalives_idle => "'40000 s'", ],
+	[ tcp_keepalives_interval => "'-1 s'", ],
+	[ tcp_keepalives_interval => "'1.5 s'", ],
+	[ tcp_keepalives_count => '128', ],
+	[ tcp_keepalives_count => '-1', ],
+	[ tcp_user_timeout => "'1 month'", ],
+	[ client_connection_check_interval => "'30 days'", ],
+	[ dead_after => "'-1 ms'", ],
+	[ stall_timeout => "'0.5 ms'", ],
+	[ role => "'/('", ],
+	[ role => "'+'", ],
+	[ database => "repeat('x', 64)", ],
+	[ database => "''", ],
+	[ backend => "'walsender'", ],
+	[ enforcement => "'sometimes'", ]);
+
+my $log = $node->log_end;
+$node->safe_psql('postgres', 'ALTER TABLE keepalive_policy DISABLE TRIGGER ALL');
+foreach my $i (0 .. $#smuggled)
+{
+	my ($column, $value) = @{ $smuggled[$i] };
+	$node->safe_psql('postgres',
+		"INSERT INTO keepalive_policy (name, priority, $column) VALUES ('bad $i', -1, $value)");
+}
+my $long = 'n' x 64;
+$node->safe_psql('postgres',
+	"INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle) VALUES ('$long', -1, '1 s')");
+$node->safe_psql('postgres', <<'END');
+ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
+ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;
+INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('good', '21 s');
+END
+
+ok(defined wait_for_kernel($session, { idle => 21 }, 10), 'a valid policy is in force');
+kernel_has($node->session, { idle => 21 }, 'for new sessions too');
+is(governed_by($node, $session), 'good', 'and no other');
+
+foreach my $i (0 .. $#smuggled)
+{
+	my ($column, $value) = @{ $smuggled[$i] };
+	is($node->log_count(
+			qr/LOG:  keepalive_guard: skipping keepalive policy "bad $i": invalid value for column "$column"/,
+			$log),
+		1, "$column = $value is skipped");
+}
+is($node->log_count(
+		qr/LOG:  keepalive_guard: skipping keepalive policy "n{63}": invalid value for column "name"/, $log),
+	1, 'so is a long name');
+
+$node->safe_psql('postgres', "DELETE FROM keepalive_policy WHERE name LIKE 'bad%'");
+ok($node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '22 s' WHERE name = 'good'; SELECT 1"),
+	'invalid rows can be deleted, and others edited beside them');
+ok(defined wait_for_kernel($session, { idle => 22 }, 10), 'and all goes on');
+
+done_testing();

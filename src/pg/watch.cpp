@@ -64,6 +64,8 @@ Live live_of(const SocketFacts &facts, const Session &session, const Watched &wa
 	if (has_field(info, snd_wnd))
 		live.snd_wnd = info.snd_wnd;
 
+	live.since_first_timeout = since_first_timeout(info);
+
 	if (watched.started == session.started && watched.pid == session.pid)
 	{
 		const std::int64_t now = monotonic_ms();

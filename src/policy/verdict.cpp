@@ -93,8 +93,12 @@ Window since_first_retransmission(const Live &live, const KernelLimits &limits)
 {
 	const auto since = [&](Millis original_rto)
 	{
-		const int first = std::max(live.backoff - live.retransmits, 0);
-		return since_first_of(live.retransmits, live,
+		// tcp_ld_RTO_revert(): a router's (or ARP's) word that the peer is unreachable
+		// takes a doubling back, and cuts the period short.  The doublings that are left
+		// have lasted.
+		const int periods = std::min(live.retransmits, live.backoff);
+		const int first = live.backoff - periods;
+		return since_first_of(periods, live,
 		                      [&](int i) {
 								  return backed_off(original_rto,
 			                                        std::min(first + i + 1, live.backoff),
@@ -104,7 +108,14 @@ Window since_first_retransmission(const Live &live, const KernelLimits &limits)
 	const Millis least_rto =
 		std::max<Millis>(live.rto >> std::clamp(live.backoff, 0, 62), 1);
 	Window result = since(least_rto);
-	if (live.rto >= limits.rto_max)
+	if (live.since_first_timeout)
+	{
+		// In whole milliseconds of two moments.  A fast retransmission may have been
+		// before it.
+		result.earliest = std::max<Millis>(*live.since_first_timeout - 1, 0);
+		result.latest = std::max(result.latest, *live.since_first_timeout);
+	}
+	if (live.rto >= limits.rto_max || live.retransmits > live.backoff)
 	{
 		// It cannot have begun before the last ACK of a peer that is silent since.
 		result.latest = std::max(live.last_ack_recv, result.earliest);
@@ -317,6 +328,16 @@ Health health(const Live &live)
 }
 
 } // namespace
+
+Duration since_first_timeout(const TcpInfo &info)
+{
+	// The last of the fields in question.
+	constexpr auto time = whole_field("total_rto_time", offsetof(TcpInfo, total_rto_time),
+	                                  sizeof(TcpInfo::total_rto_time));
+	if (!has_field(info, time) || info.retransmits == 0 || info.total_rto_recoveries != 1)
+		return std::nullopt;
+	return info.total_rto_time;
+}
 
 Millis silent_for(const Live &live)
 {

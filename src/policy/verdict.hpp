@@ -38,6 +38,9 @@ struct Live
 	Millis last_data_recv;                // ago
 	Millis last_ack_recv;                 // ago
 	std::optional<std::uint32_t> snd_wnd; // bytes, where the kernel has it
+	// Since the first retransmission on timeout of those that are unanswered, where it
+	// is known (since_first_timeout()).
+	Duration since_first_timeout;
 	// For how long asking() and zero_window() have held without interruption and without
 	// anything received, where somebody has watched.
 	Duration asked_for;
@@ -48,8 +51,15 @@ struct Verdict
 {
 	Health health;
 	// From now until the kernel or the guard gives the peer up, if it stays silent.
+	// Word that the peer is unreachable, from a router or ARP, moves the kernel's
+	// timers (tcp_ld_RTO_revert): until the next one it may be otherwise by a period.
 	Span dies_in;
 };
+
+// tcpi_total_rto_time, from 6.7, is the time from the first retransmission on timeout
+// until now, for as long as that is the first such episode of the connection: the time of
+// earlier ones is in it too (tcp_get_info, tcp_update_rto_stats).
+Duration since_first_timeout(const TcpInfo &info);
 
 // How long nothing has been received, as tcp_keepalive_timer() reckons it
 // (keepalive_time_elapsed).

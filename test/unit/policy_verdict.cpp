@@ -87,7 +87,9 @@ class Simulation
 	}
 
 	// Data is sent to a peer that has gone.
-	void run_retransmission()
+	// reverts: a router says at times that it is unreachable.  timed: the kernel tells
+	// for how long it has been retransmitting.
+	void run_retransmission(bool reverts = false, bool timed = false)
 	{
 		live.timer = Timer::retransmit;
 		live.unacked = 1;
@@ -101,9 +103,22 @@ class Simulation
 		}
 		arm(live.rto);
 		Millis stamp = 0;
+		Millis sent = now;
 		for (;;)
 		{
+			if (timed && live.retransmits > 0)
+				first_timeout = stamp;
+			if (reverts && live.backoff > 0 && between(0, 1))
+			{
+				// tcp_ld_RTO_revert()
+				look_until(between(now, fires));
+				looks.clear(); // they could not know
+				--live.backoff;
+				live.rto = backed_off(original, live.backoff, limits);
+				arm(std::max<Millis>(live.rto - (now - sent), 0));
+			}
 			look_until(fires);
+			sent = now;
 			const Millis limit = watch.user_timeout_ms ? watch.user_timeout_ms
 			                                           : retransmission_limit(limits);
 			if (live.retransmits > 0 && now - stamp >= limit)
@@ -223,6 +238,8 @@ class Simulation
 				continue;
 			live.expires = std::max<Millis>(expires - at, 0);
 			live.last_ack_recv = at - received;
+			if (first_timeout)
+				live.since_first_timeout = at - *first_timeout;
 			live.last_data_recv = at - received + between(0, 1000);
 			looks.push_back({at, live});
 		}
@@ -235,6 +252,7 @@ class Simulation
 	Live live{};
 	Millis now = 1000000, received = 0, expires = 0, fires = 0, vanishes = 0;
 	bool dead = false;
+	Duration first_timeout;
 	std::vector<Seen> looks;
 };
 
@@ -269,6 +287,52 @@ TEST(Simulated, Retransmission)
 					if (HasFatalFailure())
 						return;
 				}
+}
+
+TEST(Simulated, RetransmissionToAnUnreachableHost)
+{
+	for (unsigned seed = 0; seed < 400; ++seed)
+		for (const int retries2 : {1, 3, 5, 8, 15})
+			for (const Millis rto_max : {1000, 10000, 120000})
+				for (const bool timed : {false, true})
+				{
+					Simulation s(watch_of(7200, 75, 9), {retries2, rto_max}, seed);
+					s.run_retransmission(true, timed);
+					s.check();
+					if (HasFatalFailure())
+						return;
+				}
+}
+
+TEST(Simulated, RetransmissionThatTheKernelTimes)
+{
+	for (unsigned seed = 0; seed < 200; ++seed)
+		for (const int retries2 : {1, 3, 5, 8, 15})
+			for (const int user_timeout : {0, 300, 2500, 30000, 300000})
+			{
+				Simulation s(watch_of(7200, 75, 9, user_timeout), {retries2, 120000},
+				             seed);
+				s.run_retransmission(false, true);
+				s.check();
+				if (HasFatalFailure())
+					return;
+			}
+}
+
+TEST(Verdict, KnowsTheTimeOfTheFirstTimeoutOnly)
+{
+	TcpInfo info{};
+	info.retransmits = 3;
+	info.total_rto_recoveries = 1;
+	info.total_rto_time = 1234;
+	EXPECT_FALSE(since_first_timeout(info)); // an old kernel
+	info.received = 248;
+	EXPECT_EQ(since_first_timeout(info), Duration(1234));
+	info.total_rto_recoveries = 2;
+	EXPECT_FALSE(since_first_timeout(info));
+	info.total_rto_recoveries = 1;
+	info.retransmits = 0;
+	EXPECT_FALSE(since_first_timeout(info));
 }
 
 TEST(Simulated, ZeroWindow)

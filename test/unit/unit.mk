@@ -21,3 +21,8 @@ $(foreach variant,unit sanitized,$(eval $(call unit_rules,$(variant))))
 unit: $(UNIT_PROGRAMS)
 	build/unit/run
 	build/sanitized/run
+
+# What the model says, for test/t/400_detection.pl.
+build/predict: test/lab/predict.cpp $(wildcard src/policy/*.cpp src/policy/*.hpp)
+	@mkdir -p $(@D)
+	$(CXX) $(UNIT_CXXFLAGS) -Isrc -o $@ $(filter %.cpp,$^)

@@ -1,0 +1,372 @@
+# When a backend ends after its client is gone, for each combination of what it was
+# doing, what watches over it and how the client went: always within what the model
+# (src/policy, asked through build/predict) says, and as keepalive_status() foretold on
+# the way.  All of them at once.  Writes the matrix to detection.md in $TESTDIR.
+use strict;
+use warnings;
+
+use IO::Select ();
+use IPC::Run ();
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Network;
+use KeepaliveGuard::Oracle 'socket_lines';
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+# The kernel's defaults made quick, for the cells that depend on them; the real ones
+# are only arithmetic (test/unit/policy_detection.cpp).
+my $retries = 4;
+my %sysctl = (tcp_keepalive_time => 3, tcp_keepalive_intvl => 1, tcp_keepalive_probes => 3,
+	tcp_retries2 => $retries);
+my $fin_timeout = 2;
+my $watch_interval = 1000;
+
+# What a process needs beyond the model, which is about the kernel and the guard: to be
+# run on a loaded machine, and to be seen.
+my $slack = 1.0;
+
+# For as long as this the backends that the model says never end are watched.
+my $never = 32;
+
+# --- the matrix -------------------------------------------------------------------
+
+# Columns of a policy, undef: none.
+my @settings = (
+	[ 'keepalive only', { tcp_keepalives_idle => 2, tcp_keepalives_interval => 1, tcp_keepalives_count => 3 } ],
+	[
+		'with client check',
+		{
+			tcp_keepalives_idle => 2, tcp_keepalives_interval => 1, tcp_keepalives_count => 3,
+			client_connection_check_interval => 1
+		} ],
+	[
+		'with user timeout',
+		{
+			tcp_keepalives_idle => 2, tcp_keepalives_interval => 1, tcp_keepalives_count => 3,
+			tcp_user_timeout => 4, client_connection_check_interval => 1
+		} ],
+	[
+		'dead_after',
+		{
+			tcp_keepalives_idle => 2, tcp_keepalives_interval => 2, tcp_keepalives_count => 20,
+			dead_after => 3
+		} ],
+	[ 'native default', undef ]);
+
+# What the backend is doing, what that is to the model, and how to bring it there.
+my @states = (
+	[ 'idle', 'waiting' ],
+	[ 'idle in transaction', 'waiting', sub { $_[0]->query('BEGIN') } ],
+	[ 'sleeping', 'working', sub { $_[0]->send('SELECT pg_sleep(600)') } ],
+	[
+		'CPU-bound',
+		'working',
+		sub {
+			$_[0]->send('DO $$BEGIN LOOP END LOOP; END$$');
+			setpriority 0, $_[0]->pid, 19; # forty of them
+		} ],
+	[ 'waiting for a lock', 'working', sub { $_[0]->send('SELECT pg_advisory_lock(1)') } ],
+	[ 'notification in flight', 'in_flight', sub { $_[0]->query('LISTEN going') } ],
+	[
+		'sending a large result',
+		'in_flight',
+		sub {
+			$_[0]->send(q(SELECT repeat('x', 30000), pg_sleep(0.02) FROM generate_series(1, 100000)));
+		} ],
+	[
+		'zero window',
+		'stalled',
+		sub { $_[0]->send(q(SELECT repeat('x', 10000) FROM generate_series(1, 100000))) } ]);
+
+my @faults = (
+	[ 'packets dropped', 'silent', sub { $_[0]->drop } ],
+	[ 'host restarted (reset)', 'reset', sub { $_[0]->refuse } ],
+	[ 'link down', 'silent', sub { $_[0]->link_down } ],
+	[ 'client killed', 'closed', sub { kill 'KILL', $_[1] } ]);
+
+# --- the laboratory ---------------------------------------------------------------
+
+sub set_sysctl
+{
+	my ($prefix, $name, $value) = @_;
+	IPC::Run::run [ @$prefix, 'sh', '-c', "echo $value >/proc/sys/net/ipv4/$name" ]
+	  or die "cannot set $name";
+	return;
+}
+
+sub get_sysctl
+{
+	my ($name) = @_;
+	open my $file, '<', "/proc/sys/net/ipv4/$name" or return;
+	return 0 + <$file>;
+}
+
+my $network = KeepaliveGuard::Network->new;
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	conf => "max_connections = 250\nmax_wal_senders = 0\nkeepalive_guard.watch_interval = ${watch_interval}ms\n");
+my $superuser = $node->unix_session;
+
+set_sysctl([], $_, $sysctl{$_}) foreach sort keys %sysctl;
+my $rto_max = get_sysctl('tcp_rto_max_ms') // 120_000;
+
+foreach my $setting (@settings)
+{
+	my ($name, $policy) = @$setting;
+	$superuser->query(qq(CREATE ROLE "$name" LOGIN));
+	next unless $policy;
+	my %columns = map { ($_ => $policy->{$_} . ($_ eq 'tcp_keepalives_count' ? '' : 's')) } keys %$policy;
+	$node->policy(name => $name, role => $name, %columns);
+}
+$node->wait_for_policies;
+$superuser->query('SELECT pg_advisory_lock(1)');
+
+my @cells;
+
+# The process that has the sockets of all clients of a host: reads from some.
+sub client_process
+{
+	my (@own) = @_;
+	my $pid = fork // die "fork: $!";
+	if ($pid == 0)
+	{
+		my %own = map { ($_->{pid} => 1) } @own;
+		$_->{session}->vanish foreach grep { !$own{ $_->{pid} } && $_->{session}->socket } @cells;
+		my $reading =
+		  IO::Select->new(map { $_->{session}->socket } grep { $_->{state} =~ /^sending/ } @own);
+		while (1)
+		{
+			foreach my $socket ($reading->can_read)
+			{
+				$reading->remove($socket) unless sysread $socket, my $bytes, 1 << 20;
+			}
+			sleep 600 unless $reading->count;
+		}
+	}
+	$_->{session}->vanish foreach @own;
+	return $pid;
+}
+
+foreach my $fault (@faults)
+{
+	my ($fault_name, $fault_kind) = @$fault;
+	my $host = $network->add_host;
+	# A round trip of 100 ms: with one of nearly nothing the last retransmission but one
+	# is due at the very moment at which the kernel's limit is reached.
+	IPC::Run::run [ 'ip', 'route', 'change', $host->address =~ s/\d+$/0\/24/r, 'dev',
+		"veth$host->{n}", 'src', $host->server, 'rto_min', '300ms' ]
+	  or die 'cannot change the route';
+	set_sysctl([ 'nsenter', '--target=' . $host->pid, '--net', '--' ],
+		'tcp_fin_timeout', $fin_timeout);
+	foreach my $setting (@settings)
+	{
+		my ($setting_name, $policy) = @$setting;
+		foreach my $state (@states)
+		{
+			my ($state_name, $situation, $prepare) = @$state;
+			my $session = $node->session(
+				host => $host, user => $setting_name, dbname => 'postgres',
+				$situation eq 'stalled' ? (receive_buffer => 4096) : ());
+			push @cells,
+			  {
+				fault => $fault_name, kind => $fault_kind, setting => $setting_name,
+				policy => $policy // {}, state => $state_name, situation => $situation,
+				prepare => $prepare, host => $host, session => $session, pid => $session->pid,
+				port => $session->port, samples => [] };
+		}
+	}
+}
+
+# --- the model's intervals ----------------------------------------------------------
+
+sub predict
+{
+	my $input = '';
+	foreach my $cell (@cells)
+	{
+		my $p = $cell->{policy};
+		$input .= join(' ',
+			@$cell{qw(kind situation)}, 1,
+			$p->{tcp_keepalives_idle} // $sysctl{tcp_keepalive_time},
+			$p->{tcp_keepalives_interval} // $sysctl{tcp_keepalive_intvl},
+			$p->{tcp_keepalives_count} // $sysctl{tcp_keepalive_probes},
+			(map { 1000 * ($p->{$_} // 0) }
+				  qw(tcp_user_timeout client_connection_check_interval dead_after stall_timeout)),
+			$watch_interval, $retries, $rto_max, 1000 * $fin_timeout) . "\n";
+	}
+	my $output = '';
+	IPC::Run::run([ 'make', '-s', 'build/predict', "PG_CONFIG=$ENV{PG_CONFIG}" ]) or die 'build/predict';
+	IPC::Run::run(['build/predict'], '<', \$input, '>', \$output) or die 'build/predict';
+	my @lines = split /\n/, $output;
+	die "build/predict: $output" unless @lines == @cells;
+	foreach my $cell (@cells)
+	{
+		@$cell{qw(earliest latest)} = map { $_ eq '-' ? undef : $_ / 1000 } split ' ', shift @lines;
+	}
+	return;
+}
+predict();
+
+# --- the clients go -----------------------------------------------------------------
+
+# Whose user timeout may run while they live, at last.
+foreach my $cell (sort { ($a->{situation} eq 'stalled') <=> ($b->{situation} eq 'stalled') } @cells)
+{
+	$cell->{prepare}->($cell->{session}) if $cell->{prepare};
+}
+my %client;
+foreach my $fault (@faults)
+{
+	$client{ $fault->[0] } = client_process(grep { $_->{fault} eq $fault->[0] } @cells);
+}
+
+my $settled = time + 10;
+while (1)
+{
+	my %line = map { ($_->{peer_port} => $_) } socket_lines();
+	my @not_yet = grep {
+		my $socket = $line{ $_->{port} };
+		my $timer = $socket->{timer}{name} // '';
+		$_->{situation} eq 'stalled' ? $timer ne 'persist'
+		  : $_->{state} =~ /^sending/ ? 0
+		  : $timer ne 'keepalive' || $socket->{send_queue} != 0
+	} @cells;
+	last unless @not_yet;
+	die map { "not ready: $_->{state}, $_->{setting}: " . ($line{ $_->{port} }{text} // 'gone') . "\n" } @not_yet
+	  if time > $settled;
+	sleep 0.02;
+}
+
+foreach my $fault (@faults)
+{
+	my ($name, undef, $happen) = @$fault;
+	my @gone = grep { $_->{fault} eq $name } @cells;
+	$_->{before} = time foreach @gone;
+	$happen->($gone[0]{host}, $client{$name});
+	$_->{after} = time foreach @gone;
+}
+$superuser->query('NOTIFY going');
+$_->{after} = time foreach grep { $_->{state} =~ /^notification/ } @cells;
+
+# --- what happens ---------------------------------------------------------------------
+
+sub sample
+{
+	my $start = time;
+	my $rows = $superuser->query(<<'END');
+SELECT pid, health, extract(epoch FROM dies_in), extract(epoch FROM detects_idle),
+	extract(epoch FROM detects_busy), timer, unanswered_probes, retransmits
+FROM keepalive_status() WHERE transport = 'tcp'
+END
+	my $time = ($start + time) / 2;
+	my %cell = map { ($_->{pid} => $_) } @cells;
+	foreach my $row (@$rows)
+	{
+		my ($pid, $health, $dies_in, $idle, $busy, @timer) = @$row;
+		my $cell = $cell{$pid} // next;
+		push @{ $cell->{samples} },
+		  { time => $time, health => $health, dies_in => $dies_in, timer => "@timer" };
+		@$cell{qw(detects_idle detects_busy)} = ($idle, $busy);
+	}
+	return;
+}
+
+my $start = time;
+my $next_sample = $start;
+while (time - $start < 120)
+{
+	foreach my $cell (grep { !$_->{end} } @cells)
+	{
+		$cell->{end} = time unless -d "/proc/$cell->{pid}";
+	}
+	last
+	  if time - $start > $never && !grep { !$_->{end} && defined $_->{latest} } @cells;
+	if (time >= $next_sample)
+	{
+		sample();
+		$next_sample = time + 0.4;
+	}
+	sleep 0.02;
+}
+
+# --- whether it is what was said ------------------------------------------------------
+
+# The first moment at which the kernel, or the guard, had given the peer up; undef if it
+# never did.
+sub given_up
+{
+	my ($cell) = @_;
+	my ($dead) = grep { $_->{health} eq 'dead' } @{ $cell->{samples} };
+	return $dead ? $dead->{time} : $cell->{end};
+}
+
+sub name_of
+{
+	my ($cell) = @_;
+	return "$cell->{fault}, $cell->{state}, $cell->{setting}";
+}
+
+sub seconds
+{
+	my ($seconds) = @_;
+	return defined $seconds ? sprintf '%.1f', $seconds : 'never';
+}
+
+sub show
+{
+	my ($cell) = @_;
+	diag(sprintf "from %s to %s, foretold [%s, %s]",
+		$cell->{end} ? map { seconds($cell->{end} - $cell->{$_}) } qw(after before) : ('', 'never'),
+		map { seconds($_) } @$cell{qw(earliest latest)});
+	diag(map { sprintf "%6.2f %s dies_in %s timer %s\n", $_->{time} - $cell->{after}, $_->{health},
+			$_->{dies_in} // 'NULL', $_->{timer} } @{ $cell->{samples} });
+	return;
+}
+
+# The backend's end.
+foreach my $cell (@cells)
+{
+	my $name = name_of($cell);
+	my $good;
+	if (!defined $cell->{latest})
+	{
+		$good = ok(!$cell->{end}, "$name: the backend learns nothing");
+	}
+	else
+	{
+		my $end = $cell->{end};
+		$good = ok(
+			$end && $end - $cell->{before} > $cell->{earliest} - 0.05
+			  && $end - $cell->{after} < $cell->{latest} + $slack,
+			sprintf '%s: %s is in [%s, %s]', $name, seconds($end && $end - $cell->{after}),
+			map { seconds($_) } @$cell{qw(earliest latest)});
+	}
+	show($cell) unless $good;
+}
+
+# dies_in, which is an upper bound, on the way to a death in silence.
+foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
+{
+	my $name = name_of($cell);
+	my $death = given_up($cell);
+	if (!$death)
+	{
+		fail("$name: was given up");
+		show($cell);
+		next;
+	}
+	# Of the notification nobody knows before it is sent.
+	my @way = grep {
+			 $_->{time} > $cell->{after}
+		  && $_->{time} < $death
+		  && $_->{health} ne 'dead'
+		  && ($cell->{state} !~ /^notification/ || $_->{timer} =~ /^retransmit/)
+	} @{ $cell->{samples} };
+	my @too_early = grep { !defined $_->{dies_in} || $_->{time} + $_->{dies_in} < $death - 0.5 } @way;
+	my $last = @way ? $way[-1]{time} + $way[-1]{dies_in} - $death : 0;
+	# The watcher looks twice in its interval; else the kernel's last timer is late.
+	my $good = ok(!@too_early, "$name: dies_in is an upper bound");
+	$good &= cmp_ok($last, '<', 2.5, "$name: and converges");
+	show($cell) unless $good;
+}
+
+done_testing();

@@ -11,7 +11,12 @@
 
 extern "C"
 {
+	// From 18 on the macro leaves fields out, which clang tells of even in a system
+	// header's macro.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 	PG_MODULE_MAGIC;
+#pragma GCC diagnostic pop
 	PGDLLEXPORT void _PG_init(void);
 }
 

@@ -10,7 +10,7 @@ CREATE ROLE regress_app LOGIN;
 -- A first policy
 INSERT INTO keepalive_policy (name, role,
 	tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, dead_after)
-VALUES ('app', 'regress_app', '60s', '10s', 3, '60s');
+VALUES ('app', 'regress_app', '60s', '10s', 3, '45s');
 
 -- In force everywhere within a second; who cannot wait:
 SELECT overridden, failed, pending FROM keepalive_apply();

@@ -424,6 +424,446 @@ COMMENT ON COLUMN keepalive_paths_observed.tcp_keepalives_idle IS
 GRANT SELECT ON keepalive_paths_observed TO pg_read_all_stats;
 
 --
+-- Advice
+--
+
+CREATE FUNCTION keepalive_plan(
+	detect_within interval,
+	path_idle_timeout interval DEFAULT NULL,
+	OUT tcp_keepalives_idle interval,
+	OUT tcp_keepalives_interval interval,
+	OUT tcp_keepalives_count integer,
+	OUT tcp_user_timeout interval,
+	OUT client_connection_check_interval interval,
+	OUT dead_after interval,
+	OUT stall_timeout interval,
+	OUT earliest_idle interval,
+	OUT detects_idle interval,
+	OUT earliest_busy interval,
+	OUT detects_busy interval,
+	OUT earliest_any interval,
+	OUT detects_any interval,
+	OUT probes_per_hour integer,
+	OUT libpq_options text,
+	OUT sysctl text,
+	OUT policy text)
+	RETURNS record
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_plan(interval, interval) IS
+	'settings that find a dead peer within that time in every state and keep a path with that idle timeout open; what follows from them; the same for libpq, sysctl.conf and keepalive_policy';
+
+CREATE VIEW keepalive_paths (path, idle_timeout, what_happens, source) AS VALUES
+	('AWS Network Load Balancer', interval '350 s', 'reset; the timeout can be set from 60 s to 6000 s',
+		'https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html'),
+	('AWS NAT gateway', '350 s', 'reset',
+		'https://docs.aws.amazon.com/vpc/latest/userguide/nat-gateway-troubleshooting.html'),
+	('AWS security group, Nitro v6 instances', '350 s', 'silent',
+		'https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ConnectionTrackingConfiguration.html'),
+	('AWS security group, older instances', '432000 s', 'silent',
+		'https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ConnectionTrackingConfiguration.html'),
+	('Azure Load Balancer and NAT', '240 s', 'silent unless TCP reset is on; the timeout can be set up to 6000 s',
+		'https://learn.microsoft.com/en-us/azure/load-balancer/load-balancer-tcp-idle-timeout'),
+	('Google Cloud VPC', '600 s', 'silent',
+		'https://cloud.google.com/compute/docs/troubleshooting/general-tips'),
+	('Kubernetes kube-proxy, IPVS', '900 s', 'silent',
+		'https://github.com/kubernetes/kubernetes/issues/84041'),
+	('Kubernetes kube-proxy, conntrack', '86400 s', 'silent',
+		'https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/'),
+	('Linux conntrack', '432000 s', 'silent',
+		'https://docs.kernel.org/networking/nf_conntrack-sysctl.html');
+COMMENT ON VIEW keepalive_paths IS
+	'what well-known networks forget idle connections, and after how long by default';
+COMMENT ON COLUMN keepalive_paths.path IS
+	'what is between client and server';
+COMMENT ON COLUMN keepalive_paths.idle_timeout IS
+	'how long a connection may be silent before it is forgotten, by default';
+COMMENT ON COLUMN keepalive_paths.what_happens IS
+	'reset: both or one of the ends are told, at the latest when they send again; silent: packets vanish from then on';
+COMMENT ON COLUMN keepalive_paths.source IS
+	'who says so';
+GRANT SELECT ON keepalive_paths TO PUBLIC;
+
+CREATE FUNCTION keepalive_condition(
+	OUT preloaded boolean,
+	OUT worker boolean,
+	OUT enabled boolean,
+	OUT policies text,
+	OUT up_to_date boolean,
+	OUT skipped integer,
+	OUT netlink_refused text)
+	RETURNS record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_condition() IS
+	'for keepalive_check(): how the guard itself is';
+REVOKE ALL ON FUNCTION keepalive_condition() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_condition() TO pg_monitor;
+
+CREATE FUNCTION keepalive_rules(
+	OUT policy text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION keepalive_rules() IS
+	'for keepalive_check(): each enabled policy, and why it can never match';
+REVOKE ALL ON FUNCTION keepalive_rules() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_rules() TO pg_monitor;
+
+-- A body of this kind is bound to its objects here and now, whatever the caller's
+-- search_path is.
+CREATE FUNCTION keepalive_check(
+	OUT severity text,
+	OUT subject text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+WITH condition AS MATERIALIZED (
+	SELECT
+		*,
+		current_setting('keepalive_guard.database', true) AS policy_database,
+		current_setting('keepalive_guard.database', true) = current_database() AS here,
+		'keepalive_policy'::regclass::text AS policy_table
+	FROM keepalive_condition()
+),
+rule AS MATERIALIZED (
+	SELECT * FROM keepalive_rules()
+),
+-- The settings of each enabled policy, and those without one.
+explained AS MATERIALIZED (
+	SELECT e.*
+	FROM condition
+		CROSS JOIN LATERAL keepalive_explain(NULL, CASE WHEN preloaded THEN '' END, '192.0.2.1') AS e
+	WHERE preloaded AND (e.policy IS NULL OR e.policy IN (SELECT rule.policy FROM rule))
+),
+session AS MATERIALIZED (
+	SELECT
+		s.*,
+		a.state = 'active' AND clock_timestamp() - a.query_start > interval '1 minute' AS long_query,
+		-- Who connects from this host cannot vanish without the kernel's knowledge.
+		s.transport = 'tcp' AND NOT s.client_addr <<= '127.0.0.0/8' AND s.client_addr <> '::1' AS remote,
+		CASE WHEN s.policy IS NULL THEN 'sessions without policy'
+			ELSE format('sessions of policy "%s"', s.policy) END AS subject
+	FROM keepalive_status() AS s
+		LEFT JOIN pg_stat_activity AS a USING (pid)
+),
+-- Everything that has values of its own: fix() of a column and its value changes it.
+configured AS (
+	SELECT
+		CASE WHEN policy IS NULL THEN 'postgresql.conf' ELSE format('policy "%s"', policy) END AS subject,
+		policy,
+		keepalive,
+		tcp_keepalives_idle AS idle,
+		tcp_keepalives_interval AS probe_interval,
+		tcp_keepalives_count AS probes,
+		tcp_user_timeout AS user_timeout,
+		stall_timeout,
+		detects_idle,
+		detects_busy,
+		policy IS NOT NULL AS meant_for_sessions,
+		CASE WHEN policy IS NULL THEN 'ALTER SYSTEM SET %I = %L; SELECT pg_reload_conf();'
+			ELSE format('UPDATE %s SET %%I = %%L WHERE name = %s;', replace(policy_table, '%', '%%'),
+				replace(quote_literal(policy), '%', '%%')) END AS fix
+	FROM explained CROSS JOIN condition
+	UNION ALL
+	SELECT
+		CASE count(*) WHEN 1 THEN format('session %s', min(pid))
+			ELSE format('session %s and %s like it', min(pid), count(*) - 1) END,
+		policy,
+		keepalive,
+		tcp_keepalives_idle,
+		tcp_keepalives_interval,
+		tcp_keepalives_count,
+		tcp_user_timeout,
+		NULL,
+		detects_idle,
+		detects_busy,
+		true,
+		CASE WHEN policy IS NULL
+			THEN E'SELECT policy FROM keepalive_plan(''1 min'') \\gexec'
+			ELSE format('UPDATE %s SET enforcement = ''ceiling'' WHERE name = %s;', replace(min(policy_table), '%', '%%'),
+				replace(quote_literal(policy), '%', '%%')) END
+	FROM session CROSS JOIN condition
+	WHERE remote
+		AND keepalive IS NOT NULL
+		AND policy_state IS DISTINCT FROM 'applied'
+		AND NOT (backend_type = 'walsender'
+			AND current_setting('wal_sender_timeout')::interval > interval '0')
+	GROUP BY policy, keepalive, tcp_keepalives_idle, tcp_keepalives_interval,
+		tcp_keepalives_count, tcp_user_timeout, detects_idle, detects_busy
+),
+-- After how many unanswered probes an idle connection ends that has a user timeout.
+timed AS (
+	SELECT *, greatest(1, ceil(extract(epoch FROM user_timeout - idle) / extract(epoch FROM probe_interval))) AS probes_by_time
+	FROM configured
+	WHERE keepalive AND user_timeout > interval '0'
+),
+paths AS (
+	SELECT subject, probe_period, fix, min(idle_timeout) AS shortest,
+		string_agg(format('%s (%s)', path, idle_timeout), ', ' ORDER BY idle_timeout, path) AS names
+	FROM (SELECT *, greatest(idle, probe_interval) AS probe_period FROM configured WHERE meant_for_sessions AND keepalive) AS probing
+		JOIN keepalive_paths ON idle_timeout <= probe_period
+	GROUP BY subject, probe_period, fix
+),
+finding (severity, subject, problem, hint) AS (
+	-- The guard itself.
+	SELECT 'error', 'shared_preload_libraries',
+		'keepalive_guard is not preloaded: no policy is in force, nobody watches',
+		format('ALTER SYSTEM SET shared_preload_libraries = %s; -- then restart the server',
+			(SELECT string_agg(quote_literal(btrim(library, ' "')), ', ' ORDER BY position)
+				FROM unnest(string_to_array(current_setting('shared_preload_libraries'), ',') || '{keepalive_guard}')
+					WITH ORDINALITY AS list (library, position)
+				WHERE btrim(library) <> ''))
+	FROM condition WHERE NOT preloaded
+	UNION ALL
+	SELECT 'error', 'worker',
+		'the keepalive_guard worker is not running: changed policies reach nobody, nobody watches',
+		format('grep keepalive_guard %s # it is started again after a second, unless it fails',
+			coalesce(pg_current_logfile(), 'the server log'))
+	FROM condition WHERE NOT worker
+	UNION ALL
+	SELECT 'warning', 'worker', 'the last change of policies is not in force yet',
+		'SELECT pg_blocking_pids(pid), * FROM pg_stat_activity WHERE backend_type LIKE ''keepalive_guard%'';'
+	FROM condition WHERE worker AND NOT up_to_date
+	UNION ALL
+	SELECT 'warning', 'keepalive_guard.enabled', 'policies are not applied to any session',
+		'ALTER SYSTEM RESET keepalive_guard.enabled; SELECT pg_reload_conf();'
+	FROM condition WHERE NOT enabled
+	UNION ALL
+	SELECT 'warning', 'keepalive_guard.watch_interval',
+		format('dead_after and stall_timeout are without effect, and %s policies have one', count(*)),
+		'ALTER SYSTEM RESET keepalive_guard.watch_interval; SELECT pg_reload_conf();'
+	FROM explained
+	WHERE (dead_after IS NOT NULL OR stall_timeout IS NOT NULL)
+		AND current_setting('keepalive_guard.watch_interval', true)::interval = interval '0'
+	HAVING count(*) > 0
+	UNION ALL
+	SELECT 'warning', 'netlink',
+		format('the kernel does not answer in full: %s', netlink_refused),
+		'systemctl edit postgresql # allow AF_NETLINK in RestrictAddressFamilies=, or in the container''s seccomp profile'
+	FROM condition WHERE netlink_refused IS NOT NULL
+
+	-- The table and its compilation.
+	UNION ALL
+	SELECT 'error', 'keepalive_guard.database',
+		format('there is no database "%s", where policies are looked for', policy_database),
+		format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
+	FROM condition WHERE policies = 'no_database'
+	UNION ALL
+	SELECT 'error', 'keepalive_guard.database',
+		format('database "%s", where policies are looked for, has no extension keepalive_guard', policy_database),
+		format(E'\\connect %I\nCREATE EXTENSION keepalive_guard;', policy_database)
+	FROM condition WHERE policies = 'no_extension'
+	UNION ALL
+	SELECT 'error', 'keepalive_guard.max_policies',
+		format('there are more policies than %s: the last changes are not in force', current_setting('keepalive_guard.max_policies')),
+		format('ALTER SYSTEM SET keepalive_guard.max_policies = %s; -- then restart the server',
+			2 * current_setting('keepalive_guard.max_policies')::integer)
+	FROM condition WHERE policies = 'no_room'
+	UNION ALL
+	SELECT 'error', 'keepalive_policy',
+		'the table could not be read: the last changes are not in force',
+		format('grep keepalive_guard %s', coalesce(pg_current_logfile(), 'the server log'))
+	FROM condition WHERE policies = 'unreadable'
+	UNION ALL
+	SELECT 'error', 'keepalive_policy',
+		format('%s invalid policies are not in force', skipped),
+		format('grep ''skipping keepalive policy'' %s', coalesce(pg_current_logfile(), 'the server log'))
+	FROM condition WHERE skipped > 0 AND NOT here
+	UNION ALL
+	SELECT 'error', format('policy "%s"', name), 'not in force: something in it is invalid',
+		format('UPDATE %s SET name = name WHERE name = %L; -- says what', policy_table, name)
+	FROM condition CROSS JOIN keepalive_policy
+	WHERE skipped > 0 AND here AND keepalive_policy.enabled AND name NOT IN (SELECT policy FROM rule)
+	UNION ALL
+	SELECT 'warning', 'keepalive_policy',
+		'its trigger does not always fire: changes may be invalid, or not reach the sessions',
+		format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', tgrelid::regclass, tgname)
+	FROM pg_trigger
+	WHERE tgrelid = 'keepalive_policy'::regclass AND NOT tgisinternal AND tgenabled <> 'A'
+		AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_truncate')
+	UNION ALL
+	SELECT 'warning', format('database "%s"', current_database()),
+		format('the %s policies in this database are without effect: keepalive_guard.database is "%s"',
+			count(*), policy_database),
+		format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
+	FROM condition CROSS JOIN keepalive_policy
+	WHERE NOT here
+	GROUP BY policy_database
+	UNION ALL
+	SELECT 'warning', 'standby', format('the policies are those of %s: %s',
+			coalesce(pg_last_xact_replay_timestamp()::text, 'the base backup'), reason), fix
+	FROM (SELECT
+			CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,
+			current_setting('restore_command') = ''
+				AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS alone,
+			pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()
+				AND clock_timestamp() - pg_last_xact_replay_timestamp() > interval '1 minute' AS late) AS replay
+		CROSS JOIN LATERAL (VALUES
+			(paused, 'replay is paused', 'SELECT pg_wal_replay_resume();'),
+			(alone, 'the standby is not connected to its primary', 'SHOW primary_conninfo; SELECT * FROM pg_stat_wal_receiver;'),
+			(late AND NOT paused, 'replay is behind', 'SELECT pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn();'))
+			AS reasons (applies, reason, fix)
+	WHERE pg_is_in_recovery() AND applies
+
+	-- What policies, postgresql.conf and sessions say.
+	UNION ALL
+	SELECT 'warning', format('policy "%s"', rule.policy), rule.problem, rule.hint
+	FROM rule WHERE rule.problem IS NOT NULL
+	UNION ALL
+	SELECT 'warning', subject,
+		format('tcp_user_timeout (%s) is shorter than tcp_keepalives_idle (%s): a single lost probe ends the connection',
+			user_timeout, idle),
+		format(fix, 'tcp_user_timeout', '0')
+	FROM timed WHERE user_timeout < idle
+	UNION ALL
+	SELECT 'info', subject,
+		format('tcp_user_timeout (%s) overrules tcp_keepalives_count (%s): an idle connection ends after %s unanswered probes',
+			user_timeout, probes, probes_by_time),
+		format(fix, 'tcp_user_timeout', '0')
+	FROM timed WHERE user_timeout >= idle AND probes_by_time <> probes
+	UNION ALL
+	SELECT 'warning', subject,
+		format('tcp_user_timeout (%s) also ends living clients that read nothing for that long; dead_after does not', user_timeout),
+		format(fix, 'tcp_user_timeout', '0')
+	FROM configured
+	WHERE user_timeout > interval '0' AND coalesce(stall_timeout > user_timeout, true)
+	UNION ALL
+	SELECT 'warning', subject,
+		format('tcp_keepalives_interval (%s) is longer than tcp_keepalives_idle (%s): a living peer too is probed no more often than that, and a dead one found later',
+			probe_interval, idle),
+		format(fix, 'tcp_keepalives_interval', extract(epoch FROM idle)::integer || 's')
+	FROM configured WHERE keepalive AND probe_interval > idle
+	UNION ALL
+	SELECT 'info', subject,
+		format('probes every %s do not keep these open: %s', probe_period, names),
+		format(fix, 'tcp_keepalives_idle', floor(extract(epoch FROM shortest) * 0.4) || 's')
+	FROM paths
+	UNION ALL
+	SELECT 'warning', subject,
+		format('a dead peer is found this late: %s while the session is idle, %s while it is busy',
+			coalesce(detects_idle::text, 'never'), coalesce(detects_busy::text, 'never')),
+		format('SELECT * FROM keepalive_plan(%L);', '1 min')
+	FROM configured
+	WHERE meant_for_sessions
+		AND (coalesce(detects_idle > interval '1 hour', true) OR coalesce(detects_busy > interval '1 hour', true))
+
+	-- What sessions do.
+	UNION ALL
+	SELECT 'warning', subject,
+		format('%s sessions run a query for more than a minute with client_connection_check_interval off (pid %s): their clients may leave unnoticed',
+			count(*), string_agg(pid::text, ', ' ORDER BY pid)),
+		CASE WHEN policy IS NULL
+			THEN 'ALTER SYSTEM SET client_connection_check_interval = ''10s''; SELECT pg_reload_conf();'
+			ELSE format('UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %L;', min(policy_table), policy) END
+	FROM session CROSS JOIN condition
+	WHERE long_query AND backend_type = 'client backend' AND client_connection_check_interval = interval '0'
+	GROUP BY subject, policy
+	UNION ALL
+	SELECT severity, subject, format(problem, count(*), string_agg(pid::text, ', ' ORDER BY pid)),
+		format(fix, min(policy_table), quote_literal(policy))
+	FROM session CROSS JOIN condition JOIN (VALUES
+			('failed', 'error', 'the kernel refused what the policy wants, in %s sessions (pid %s)',
+				'SELECT * FROM keepalive_status() WHERE policy_state = ''failed'';'),
+			('overridden', 'info', '%s sessions have other values than the policy''s (pid %s)',
+				'UPDATE %s SET enforcement = ''locked'' WHERE name = %s;'),
+			('pending', 'info', '%s sessions have not confirmed the policy''s values yet (pid %s)',
+				'SELECT * FROM keepalive_apply();'))
+			AS states (state, severity, problem, fix) ON policy_state = states.state
+	GROUP BY subject, policy, states.state, severity, problem, fix
+)
+SELECT severity, subject, problem, hint
+FROM finding
+ORDER BY array_position('{error,warning,info}', severity), subject, problem;
+END;
+COMMENT ON FUNCTION keepalive_check() IS
+	'what is wrong or unwise with the guard, the policies and the sessions now, and a command against it; nothing when all is well';
+REVOKE ALL ON FUNCTION keepalive_check() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_check() TO pg_monitor;
+
+CREATE VIEW keepalive_blockers WITH (security_invoker = true) AS
+WITH RECURSIVE suspect AS MATERIALIZED (
+	SELECT s.pid, s.datname, s.usename, s.application_name, s.client_addr, s.policy, s.health,
+		s.silent_for, s.dies_in,
+		clock_timestamp() - a.xact_start AS transaction_age,
+		greatest(age(a.backend_xid), age(a.backend_xmin)) AS xmin_age
+	FROM keepalive_status() AS s
+		LEFT JOIN pg_stat_activity AS a USING (pid)
+	WHERE s.health <> 'alive'
+),
+-- pg_blocking_pids() is dear: it is asked only about those who wait, and only while
+-- there are suspects.
+lock_wait AS MATERIALIZED (
+	SELECT coalesce(a.leader_pid, l.pid) AS waiter, blocker, l.waitstart
+	FROM pg_locks AS l
+		LEFT JOIN pg_stat_activity AS a USING (pid)
+		CROSS JOIN LATERAL unnest(pg_blocking_pids(l.pid)) AS blocker
+	WHERE NOT l.granted AND EXISTS (SELECT FROM suspect)
+),
+held_up (pid, waiter, waitstart) AS (
+	SELECT blocker, waiter, waitstart FROM lock_wait WHERE blocker IN (SELECT pid FROM suspect)
+	UNION
+	SELECT held_up.pid, lock_wait.waiter, lock_wait.waitstart
+	FROM held_up JOIN lock_wait ON lock_wait.blocker = held_up.waiter
+),
+waits AS (
+	SELECT pid, count(DISTINCT waiter) AS waiting, clock_timestamp() - min(waitstart) AS oldest_wait
+	FROM held_up
+	WHERE waiter <> pid
+	GROUP BY pid
+),
+horizon AS MATERIALIZED (
+	SELECT max(xmin_age) AS oldest
+	FROM (
+		SELECT greatest(age(backend_xid), age(backend_xmin)) FROM pg_stat_activity
+		UNION ALL
+		SELECT greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots
+		UNION ALL
+		SELECT age(transaction) FROM pg_prepared_xacts) AS held (xmin_age)
+	WHERE EXISTS (SELECT FROM suspect)
+)
+SELECT
+	pid,
+	datname,
+	usename,
+	application_name,
+	client_addr,
+	policy,
+	health,
+	silent_for,
+	dies_in,
+	coalesce(waiting, 0)::integer AS waiting,
+	oldest_wait,
+	transaction_age,
+	coalesce(xmin_age >= oldest, false) AS holds_xmin,
+	xmin_age
+FROM suspect
+	CROSS JOIN horizon
+	LEFT JOIN waits USING (pid)
+WHERE waiting > 0 OR xmin_age IS NOT NULL;
+COMMENT ON VIEW keepalive_blockers IS
+	'sessions whose peer is not alive and that hold up others: by locks, or by keeping vacuum from removing rows';
+COMMENT ON COLUMN keepalive_blockers.pid IS 'backend';
+COMMENT ON COLUMN keepalive_blockers.datname IS 'its database';
+COMMENT ON COLUMN keepalive_blockers.usename IS 'its role';
+COMMENT ON COLUMN keepalive_blockers.application_name IS 'as the client called itself';
+COMMENT ON COLUMN keepalive_blockers.client_addr IS 'address of the client';
+COMMENT ON COLUMN keepalive_blockers.policy IS 'policy of the session';
+COMMENT ON COLUMN keepalive_blockers.health IS 'what is wrong with the peer, as in keepalive_status()';
+COMMENT ON COLUMN keepalive_blockers.silent_for IS 'since when nothing has been received from it';
+COMMENT ON COLUMN keepalive_blockers.dies_in IS 'how long until it is given up if it stays silent; NULL: never';
+COMMENT ON COLUMN keepalive_blockers.waiting IS 'number of sessions that wait for its locks, directly or behind others that do';
+COMMENT ON COLUMN keepalive_blockers.oldest_wait IS 'how long the first of these has been waiting';
+COMMENT ON COLUMN keepalive_blockers.transaction_age IS 'how long ago its transaction began';
+COMMENT ON COLUMN keepalive_blockers.holds_xmin IS 'no session, replication slot or prepared transaction keeps vacuum from removing older rows than this one';
+COMMENT ON COLUMN keepalive_blockers.xmin_age IS 'age in transactions of the oldest it may still see or has itself; NULL: it holds back nothing';
+GRANT SELECT ON keepalive_blockers TO PUBLIC;
+
+--
 -- Doing
 --
 

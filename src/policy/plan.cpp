@@ -1,5 +1,6 @@
 #include "policy/plan.hpp"
 
+#include <cstring>
 #include <limits>
 
 namespace guard
@@ -77,6 +78,14 @@ Plan impossible(PlanError error, Millis minimum)
 	plan.error = error;
 	plan.minimum = minimum;
 	return plan;
+}
+
+template <std::size_t room> bool copied(const std::string &from, char (&to)[room])
+{
+	if (from.size() >= room)
+		return false;
+	std::memcpy(to, from.c_str(), from.size() + 1);
+	return true;
 }
 
 std::string readable(Millis t)
@@ -197,7 +206,8 @@ std::string sysctl_lines(const Plan &plan)
 	       "\nnet.ipv4.tcp_retries2 = " + std::to_string(plan.tcp_retries2) + "\n";
 }
 
-std::string policy_insert(const Plan &plan, const Intent &intent)
+std::string policy_insert(const Plan &plan, const Intent &intent,
+                          const std::string &table)
 {
 	// Nothing here comes from outside: digits and units need no escaping.
 	const auto interval = [](Millis t)
@@ -205,8 +215,9 @@ std::string policy_insert(const Plan &plan, const Intent &intent)
 		return ", '" + readable(t) + "'";
 	};
 	const Watch &watch = plan.watch;
-	return "INSERT INTO keepalive_policy (name, tcp_keepalives_idle, "
-	       "tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, "
+	return "INSERT INTO " + table +
+	       " (name, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, "
+	       "tcp_user_timeout, "
 	       "client_connection_check_interval, dead_after, stall_timeout) VALUES "
 	       "('dead_within_" +
 	       readable(intent.detect_within) + "'" + interval(watch.idle_s * second) +
@@ -214,6 +225,19 @@ std::string policy_insert(const Plan &plan, const Intent &intent)
 	       interval(watch.user_timeout_ms) + interval(watch.client_check_ms) +
 	       interval(watch.dead_after_ms) +
 	       (watch.stall_timeout_ms ? interval(watch.stall_timeout_ms) : ", NULL") + ");";
+}
+
+bool plan_texts(const Plan &plan, const Intent &intent, const char *table,
+                PlanTexts *texts) noexcept
+try
+{
+	return copied(libpq_options(plan), texts->libpq_options) &&
+	       copied(sysctl_lines(plan), texts->sysctl_lines) &&
+	       copied(policy_insert(plan, intent, table), texts->policy_insert);
+}
+catch (...)
+{
+	return false;
 }
 
 } // namespace guard

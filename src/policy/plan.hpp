@@ -57,7 +57,21 @@ std::string libpq_options(const Plan &plan);
 // covered, a closed window is not.
 std::string sysctl_lines(const Plan &plan);
 
-// The same as a statement that adds a policy named after the intent.
-std::string policy_insert(const Plan &plan, const Intent &intent);
+// The same as a statement that adds a policy named after the intent to `table`, which
+// is put there as it is: quoted and qualified as need be.
+std::string policy_insert(const Plan &plan, const Intent &intent,
+                          const std::string &table = "keepalive_policy");
+
+struct PlanTexts
+{
+	char libpq_options[256];
+	char sysctl_lines[256];
+	char policy_insert[1024];
+};
+
+// All three, for callers that may not meet an exception: false if one does not fit or
+// memory has run out.
+bool plan_texts(const Plan &plan, const Intent &intent, const char *table,
+                PlanTexts *texts) noexcept;
 
 } // namespace guard

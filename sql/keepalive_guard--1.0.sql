@@ -622,8 +622,7 @@ finding (severity, subject, problem, hint) AS (
 	UNION ALL
 	SELECT 'error', 'worker',
 		'the keepalive_guard worker is not running: changed policies reach nobody, nobody watches',
-		format('grep keepalive_guard %s # it is started again after a second, unless it fails',
-			coalesce(pg_current_logfile(), 'the server log'))
+		'grep keepalive_guard server.log # it is started again after a second, unless it fails'
 	FROM condition WHERE NOT worker
 	UNION ALL
 	SELECT 'warning', 'worker', 'the last change of policies is not in force yet',
@@ -667,12 +666,12 @@ finding (severity, subject, problem, hint) AS (
 	UNION ALL
 	SELECT 'error', 'keepalive_policy',
 		'the table could not be read: the last changes are not in force',
-		format('grep keepalive_guard %s', coalesce(pg_current_logfile(), 'the server log'))
+		'grep keepalive_guard server.log'
 	FROM condition WHERE policies = 'unreadable'
 	UNION ALL
 	SELECT 'error', 'keepalive_policy',
 		format('%s invalid policies are not in force', skipped),
-		format('grep ''skipping keepalive policy'' %s', coalesce(pg_current_logfile(), 'the server log'))
+		'grep ''skipping keepalive policy'' server.log'
 	FROM condition WHERE skipped > 0 AND NOT here
 	UNION ALL
 	SELECT 'error', format('policy "%s"', name), 'not in force: something in it is invalid',

@@ -63,6 +63,22 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 		'superuser'),
 	('keepalive_stats_reset', '', 'void', 'superuser');
 
+INSERT INTO expected (name, arguments, columns, strict) VALUES
+	('keepalive_plan', 'detect_within interval, path_idle_timeout interval DEFAULT NULL::interval',
+		'tcp_keepalives_idle interval, tcp_keepalives_interval interval, '
+		'tcp_keepalives_count integer, tcp_user_timeout interval, '
+		'client_connection_check_interval interval, dead_after interval, stall_timeout interval, '
+		'earliest_idle interval, detects_idle interval, earliest_busy interval, '
+		'detects_busy interval, earliest_any interval, detects_any interval, '
+		'probes_per_hour integer, libpq_options text, sysctl text, policy text', false);
+INSERT INTO expected (name, arguments, columns, allowed) VALUES
+	('keepalive_condition', '',
+		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
+		'skipped integer, netlink_refused text', 'monitor'),
+	('keepalive_rules', '', 'policy text, problem text, hint text', 'monitor');
+INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
+	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
+
 CREATE TEMP VIEW actual AS
 	SELECT p.oid, proname::text COLLATE "C" AS name,
 		concat_ws(', ', VARIADIC ARRAY(
@@ -104,7 +120,8 @@ SELECT results_eq(
 	'all functions are those described here');
 SELECT results_eq(
 	$$SELECT description FROM object WHERE classid <> 'pg_proc'::regclass ORDER BY 1$$,
-	$$VALUES ('table keepalive_policy')$$,
+	$$VALUES ('table keepalive_policy'), ('view keepalive_blockers'), ('view keepalive_paths'),
+		('view keepalive_paths_observed')$$,
 	'so are all other objects');
 
 SELECT is(actual.arguments, expected.arguments, name || ': arguments')

@@ -1,0 +1,164 @@
+-- keepalive_check() of policies: each finding, provoked, and its hint, followed.
+CREATE ROLE test_app LOGIN;
+CREATE ROLE test_other LOGIN;
+CREATE ROLE test_group;
+CREATE ROLE test_inner IN ROLE test_group;
+GRANT test_inner TO test_app;
+
+-- A policy that nothing is wrong with, for the role `test_app`.
+CREATE FUNCTION pg_temp.policy(name text, role text DEFAULT 'test_app', changes text DEFAULT '') RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE (SELECT policy FROM keepalive_plan('1 min'));
+	EXECUTE format('UPDATE keepalive_policy SET name = %L, role = %L %s WHERE name = ''dead_within_60s''',
+		name, role, changes);
+END $$;
+-- What a policy like that and with these changes gives rise to.
+CREATE FUNCTION pg_temp.findings() RETURNS TABLE (severity text, subject text, problem text, hint text)
+LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM keepalive_apply();
+	RETURN QUERY SELECT * FROM keepalive_check();
+END $$;
+CREATE TEMP TABLE found (step text, severity text, subject text, problem text, hint text);
+-- Makes the change, notes the findings, follows the hints that are statements, and notes what is left.
+CREATE PROCEDURE pg_temp.try(step text, VARIADIC statements text[]) LANGUAGE plpgsql AS $$
+DECLARE
+	statement text;
+BEGIN
+	FOREACH statement IN ARRAY statements LOOP
+		EXECUTE statement;
+	END LOOP;
+	COMMIT;
+	INSERT INTO found SELECT try.step, f.* FROM pg_temp.findings() AS f;
+	FOR statement IN SELECT f.hint FROM found AS f WHERE f.step = try.step AND f.hint ~ '^(UPDATE|DELETE|ALTER TABLE)' LOOP
+		EXECUTE statement;
+	END LOOP;
+	COMMIT;
+	INSERT INTO found SELECT try.step || ', after the hints', f.* FROM pg_temp.findings() AS f;
+	DELETE FROM keepalive_policy;
+	COMMIT;
+END $$;
+
+CALL pg_temp.try('nothing', 'SELECT');
+CALL pg_temp.try('plan', $$SELECT pg_temp.policy('p')$$);
+CALL pg_temp.try('database', $$SELECT pg_temp.policy('p', changes => ', database = ''test_nowhere''')$$);
+CALL pg_temp.try('role', $$SELECT pg_temp.policy('p', 'test_nobody')$$);
+CALL pg_temp.try('group', $$SELECT pg_temp.policy('p', '+test_nobody')$$);
+CALL pg_temp.try('nologin', $$SELECT pg_temp.policy('p', 'test_group')$$);
+CALL pg_temp.try('disabled', $$SELECT pg_temp.policy('p', 'test_nobody', ', enabled = false, tcp_user_timeout = ''1s''')$$);
+
+-- Rules that another one leaves nothing for, and pairs that are well.
+CALL pg_temp.try('shadow name', $$SELECT pg_temp.policy('a', NULL, ', priority = 1')$$, $$SELECT pg_temp.policy('b')$$);
+CALL pg_temp.try('shadow same', $$SELECT pg_temp.policy('a')$$, $$SELECT pg_temp.policy('b')$$);
+CALL pg_temp.try('shadow regex', $$SELECT pg_temp.policy('a', '/^test_', ', priority = 1')$$, $$SELECT pg_temp.policy('b')$$);
+CALL pg_temp.try('shadow group', $$SELECT pg_temp.policy('a', '+test_group', ', priority = 1')$$,
+	$$SELECT pg_temp.policy('b')$$);
+CALL pg_temp.try('shadow inner group', $$SELECT pg_temp.policy('a', '+test_group', ', priority = 1')$$,
+	$$SELECT pg_temp.policy('b', '+test_inner')$$);
+CALL pg_temp.try('shadow network', $$SELECT pg_temp.policy('a', changes => ', client = ''10.0.0.0/8'', priority = 1')$$,
+	$$SELECT pg_temp.policy('b', changes => ', client = ''10.1.0.0/16''')$$);
+CALL pg_temp.try('shadow database', $$SELECT pg_temp.policy('a', changes => ', database = ''/gres'', priority = 1')$$,
+	$$SELECT pg_temp.policy('b', changes => ', database = ''postgres'', backend = ''client''')$$);
+CALL pg_temp.try('no shadow', $$SELECT pg_temp.policy('a', changes => ', client = ''10.0.0.0/8'', priority = 1')$$,
+	$$SELECT pg_temp.policy('b')$$,
+	$$SELECT pg_temp.policy('c', 'test_other', ', backend = ''client'', priority = 1')$$,
+	$$SELECT pg_temp.policy('d', 'test_other')$$,
+	$$SELECT pg_temp.policy('e', '/^test_x', ', database = ''postgres''')$$,
+	$$SELECT pg_temp.policy('f', '+test_inner', ', client = ''fd00::/8''')$$,
+	$$SELECT pg_temp.policy('g', '+test_group', ', database = ''/^template'', priority = 1')$$,
+	$$SELECT pg_temp.policy('h', NULL)$$);
+
+CALL pg_temp.try('invalid', $$SELECT pg_temp.policy('p')$$,
+	$$ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard$$,
+	$$UPDATE keepalive_policy SET role = '/['$$);
+DO 'BEGIN ASSERT (SELECT tgenabled = ''A'' FROM pg_trigger WHERE tgname = ''keepalive_policy_guard''); END';
+
+CALL pg_temp.try('user timeout below idle', $$SELECT pg_temp.policy('p', changes => ', tcp_user_timeout = ''2s''')$$);
+CALL pg_temp.try('count is moot', $$SELECT pg_temp.policy('p', changes =>
+	', tcp_user_timeout = ''40s'', stall_timeout = ''30s'', tcp_keepalives_count = 3')$$);
+CALL pg_temp.try('count is right', $$SELECT pg_temp.policy('p', changes =>
+	', tcp_user_timeout = ''33s'', stall_timeout = ''30s'', tcp_keepalives_count = 3')$$);
+CALL pg_temp.try('slow readers', $$SELECT pg_temp.policy('p', changes =>
+	', tcp_user_timeout = ''33s'', stall_timeout = NULL, tcp_keepalives_count = 3')$$);
+CALL pg_temp.try('interval above idle', $$SELECT pg_temp.policy('p', changes => ', tcp_keepalives_interval = ''30s''')$$);
+CALL pg_temp.try('path', $$SELECT pg_temp.policy('p', changes => ', tcp_keepalives_idle = ''400s''')$$);
+CALL pg_temp.try('slow', $$SELECT pg_temp.policy('p', changes =>
+	', tcp_keepalives_idle = ''0'', dead_after = NULL, client_connection_check_interval = ''0''')$$);
+CALL pg_temp.try('keepalive off', $$SELECT pg_temp.policy('p', changes => ', keepalive = false')$$);
+
+BEGIN;
+SELECT plan(30);
+
+PREPARE findings AS SELECT severity, subject, problem FROM found WHERE step = $1 ORDER BY 1, 2, 3;
+SELECT is_empty(format('EXECUTE findings(%L)', step), step || ': all is well')
+FROM unnest('{nothing,plan,disabled,no shadow,count is right}'::text[]) AS step;
+
+CREATE FUNCTION pg_temp.finds(wanted text, severity text, subject text, pattern text) RETURNS text
+LANGUAGE sql AS $$
+	SELECT is((SELECT string_agg(format('%s | %s | %s', f.severity, f.subject,
+				CASE WHEN f.problem ~ finds.pattern THEN finds.pattern ELSE f.problem END), E'\n')
+			FROM found AS f WHERE f.step = wanted),
+		format('%s | %s | %s', finds.severity, finds.subject, finds.pattern), wanted)
+$$;
+SELECT pg_temp.finds(step, severity, subject, pattern) FROM (VALUES
+	('database', 'warning', 'policy "p"', '^never matches: there is no database "test_nowhere"$'),
+	('role', 'warning', 'policy "p"', '^never matches: there is no role "test_nobody"$'),
+	('group', 'warning', 'policy "p"', '^never matches: there is no group "test_nobody"$'),
+	('nologin', 'warning', 'policy "p"', '^never matches: role "test_group" may not log in; its members are "\+test_group"$'),
+	('shadow name', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('shadow same', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('shadow regex', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('shadow group', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('shadow inner group', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('shadow network', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('shadow database', 'warning', 'policy "b"', '^never matches: policy "a" comes first and matches all that it does$'),
+	('count is moot', 'info', 'policy "p"', '^tcp_user_timeout \(00:00:40\) overrules tcp_keepalives_count \(3\): an idle connection ends after 5 unanswered probes$'),
+	('slow readers', 'warning', 'policy "p"', '^tcp_user_timeout \(00:00:33\) also ends living clients that read nothing for that long; dead_after does not$'),
+	('interval above idle', 'warning', 'policy "p"', '^tcp_keepalives_interval \(00:00:30\) is longer than tcp_keepalives_idle \(00:00:18\): '),
+	('path', 'info', 'policy "p"', '^probes every 00:06:40 do not keep these open: Azure Load Balancer and NAT \(00:04:00\), AWS NAT gateway \(00:05:50\), [^()]*\(00:05:50\), [^()]*\(00:05:50\)$'),
+	('keepalive off', 'warning', 'policy "p"', '^a dead peer is found this late: never while the session is idle, 00:00:3\S+ while it is busy$')
+	) AS expected (step, severity, subject, pattern);
+
+SELECT results_eq($$EXECUTE findings('user timeout below idle')$$, $$VALUES
+	('warning', 'policy "p"', 'tcp_user_timeout (00:00:02) also ends living clients that read nothing for that long; dead_after does not'),
+	('warning', 'policy "p"', 'tcp_user_timeout (00:00:02) is shorter than tcp_keepalives_idle (00:00:18): a single lost probe ends the connection')$$,
+	'user timeout below idle');
+SELECT results_eq($$SELECT severity, subject, regexp_replace(problem, '\d.*', '...') FROM found WHERE step = 'slow' ORDER BY 1, 2, 3$$, $$VALUES
+	('info', 'policy "p"', 'probes every ...'),
+	('warning', 'policy "p"', 'a dead peer is found this late: ...')$$,
+	'slow');
+SELECT matches(problem, '^a dead peer is found this late: 02:[0-9:.]+ while the session is idle, never while it is busy$', 'how slow')
+FROM found WHERE step = 'slow' AND severity = 'warning';
+SELECT results_eq($$EXECUTE findings('invalid')$$, $$VALUES
+	('error', 'policy "p"', 'not in force: something in it is invalid'),
+	('warning', 'keepalive_policy', 'its trigger does not always fire: changes may be invalid, or not reach the sessions')$$,
+	'invalid');
+
+SELECT is_empty(
+	$$SELECT * FROM found WHERE step LIKE '%, after the hints'
+		AND step NOT IN ('slow, after the hints', 'keepalive off, after the hints', 'invalid, after the hints')$$,
+	'who follows the hints has no more findings');
+SELECT is_empty($$SELECT * FROM found WHERE hint IS NULL OR severity NOT IN ('error', 'warning', 'info')$$,
+	'each has a severity and a hint');
+
+-- Who may ask.
+CREATE ROLE test_monitor IN ROLE pg_monitor;
+SET LOCAL ROLE test_monitor;
+SELECT is_empty('SELECT * FROM public.keepalive_check()', 'a monitor may ask');
+SET LOCAL ROLE test_app;
+SELECT throws_ok('SELECT * FROM public.keepalive_check()', '42501', NULL, 'another may not');
+RESET ROLE;
+
+-- Another's objects do not get in its way.
+CREATE SCHEMA test_trap;
+CREATE FUNCTION test_trap.keepalive_status() RETURNS integer LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
+CREATE TABLE test_trap.keepalive_policy ();
+CREATE TABLE test_trap.pg_trigger ();
+SET LOCAL search_path = test_trap, public, pg_catalog;
+SELECT is_empty('SELECT * FROM public.keepalive_check()', 'search_path does not matter');
+RESET search_path;
+
+SELECT * FROM finish();
+ROLLBACK;
+DROP ROLE test_app, test_other, test_group, test_inner;

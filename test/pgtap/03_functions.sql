@@ -63,6 +63,39 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 		'superuser'),
 	('keepalive_stats_reset', '', 'void', 'superuser');
 
+INSERT INTO expected (name, arguments, columns) VALUES
+	('keepalive_tcp_info', '',
+		'pid integer, local_addr inet, local_port integer, remote_addr inet, remote_port integer, '
+		'state integer, ca_state integer, retransmits integer, probes integer, backoff integer, '
+		'options integer, snd_wscale integer, rcv_wscale integer, delivery_rate_app_limited '
+		'integer, fastopen_client_fail integer, rto bigint, ato bigint, snd_mss bigint, rcv_mss '
+		'bigint, unacked bigint, sacked bigint, lost bigint, retrans bigint, fackets bigint, '
+		'last_data_sent bigint, last_ack_sent bigint, last_data_recv bigint, last_ack_recv '
+		'bigint, pmtu bigint, rcv_ssthresh bigint, rtt bigint, rttvar bigint, snd_ssthresh '
+		'bigint, snd_cwnd bigint, advmss bigint, reordering bigint, rcv_rtt bigint, rcv_space '
+		'bigint, total_retrans bigint, pacing_rate numeric, max_pacing_rate numeric, bytes_acked '
+		'bigint, bytes_received bigint, segs_out bigint, segs_in bigint, notsent_bytes bigint, '
+		'min_rtt bigint, data_segs_in bigint, data_segs_out bigint, delivery_rate bigint, '
+		'busy_time bigint, rwnd_limited bigint, sndbuf_limited bigint, delivered bigint, '
+		'delivered_ce bigint, bytes_sent bigint, bytes_retrans bigint, dsack_dups bigint, '
+		'reord_seen bigint, rcv_ooopack bigint, snd_wnd bigint, rcv_wnd bigint, rehash bigint, '
+		'total_rto integer, total_rto_recoveries integer, total_rto_time bigint, received_ce '
+		'bigint, delivered_e1_bytes bigint, delivered_e0_bytes bigint, delivered_ce_bytes bigint, '
+		'received_e1_bytes bigint, received_e0_bytes bigint, received_ce_bytes bigint, '
+		'accecn_fail_mode integer, accecn_opt_seen integer, options2 bigint, ecn_mode integer, '
+		'congestion text, rmem_alloc bigint, rcvbuf bigint, wmem_alloc bigint, sndbuf bigint, '
+		'fwd_alloc bigint, wmem_queued bigint, optmem bigint, backlog bigint, drops bigint');
+INSERT INTO expected (name, arguments, columns, allowed) VALUES
+	('keepalive_path_evidence', '',
+		'client_addr inet, idle_for interval, lost boolean', 'monitor'),
+	('keepalive_kernel', '',
+		'name text, setting text, unit text, source text, description text', 'monitor'),
+	('keepalive_sockets', '',
+		'pid integer, backend_type text, kind text, local_addr inet, local_port integer, '
+		'remote_addr inet, remote_port integer, tcp_state text, timer text, timer_expires '
+		'interval, recv_queue bigint, send_queue bigint, accept_queue bigint, accept_queue_limit '
+		'bigint, rtt_ms double precision', 'monitor');
+
 INSERT INTO expected (name, arguments, columns, strict) VALUES
 	('keepalive_plan', 'detect_within interval, path_idle_timeout interval DEFAULT NULL::interval',
 		'tcp_keepalives_idle interval, tcp_keepalives_interval interval, '

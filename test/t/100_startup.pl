@@ -52,6 +52,11 @@ foreach my $i (0 .. $#policies)
 }
 $node->wait_for_policies;
 
+# From here on no worker helps: what a session has it got at its own start.
+my $worker = $node->safe_psql('postgres',
+	"SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'");
+kill 'STOP', $worker;
+
 sub governed
 {
 	my ($policy, $what, %options) = @_;
@@ -102,6 +107,8 @@ is($loud->value("SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idl
 	'global', 'the source of a setting is that of ALTER ROLE ALL SET');
 is($loud->value("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_idle'"),
 	$settings{role}{idle}, 'a policy is what RESET goes back to');
+
+kill 'CONT', $worker;
 
 # --- a policy that sets one thing -------------------------------------------------
 

@@ -1,0 +1,238 @@
+# dead_after and stall_timeout: whom the watcher ends, whom it spares, what it says, and
+# that it sleeps when there is nobody to watch.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Network;
+use KeepaliveGuard::Oracle qw(client_socket socket_line wait_until_acknowledged);
+use Socket qw(SOL_SOCKET SO_SNDBUF);
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $network = KeepaliveGuard::Network->new;
+my $host = $network->add_host;
+my $other = $network->add_host;
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	allows_streaming => 1, conf => "keepalive_guard.watch_interval = 200ms\n");
+my $superuser = $node->unix_session;
+my %keepalive = (tcp_keepalives_idle => '1s', tcp_keepalives_interval => '1s', tcp_keepalives_count => 100);
+
+foreach my $role (qw(plain dead stalled double))
+{
+	$superuser->query("CREATE ROLE $role LOGIN");
+}
+$node->policy(name => 'plain', role => 'plain', %keepalive);
+$node->policy(name => 'dead', role => 'dead', %keepalive, dead_after => '2s');
+$node->policy(name => 'stalled', role => 'stalled', %keepalive, stall_timeout => '2s');
+$node->policy(name => 'double', role => 'double', %keepalive, dead_after => '3s', stall_timeout => '2s');
+$node->wait_for_policies;
+
+sub session
+{
+	my ($role, %options) = @_;
+	my $session = $node->session(host => $host, user => $role, dbname => 'postgres', %options);
+	wait_until_acknowledged($session->port);
+	return $session;
+}
+
+# One whose client does not read: from when on that is so.
+sub unread
+{
+	my ($role, %options) = @_;
+	my $session = session($role, receive_buffer => 4096, %options);
+	$session->send(q(SELECT repeat('x', 10000) FROM generate_series(1, 100000)));
+	foreach (1 .. 200)
+	{
+		last if (socket_line($session->port)->{timer}{name} // '') eq 'persist';
+		sleep 0.02;
+	}
+	return ($session, time);
+}
+
+sub is_there
+{
+	my ($session) = @_;
+	return -d '/proc/' . $session->pid;
+}
+
+sub cause_of
+{
+	my ($session) = @_;
+	my $pid = $session->pid;
+	return $superuser->query("SELECT cause, policy FROM keepalive_events() WHERE pid = $pid LIMIT 1")->[0];
+}
+
+# How often the worker has woken up.  Once in two seconds is not the watcher, which
+# would wake it ten times.
+my $worker =
+  $superuser->value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'");
+
+sub wake_ups
+{
+	open my $status, '<', "/proc/$worker/status" or die "no worker: $!";
+	my ($count) = map { /^voluntary_ctxt_switches:\s+(\d+)/ ? $1 : () } <$status>;
+	return $count;
+}
+
+# --- nobody to watch ----------------------------------------------------------------
+
+{
+	my $plain = session('plain');
+	my $unix = $node->unix_session(user => 'dead', dbname => 'postgres');
+	sleep 0.5;
+	my $before = wake_ups();
+	sleep 2;
+	cmp_ok(wake_ups(), '<=', $before + 1, 'without sessions to watch the worker sleeps, Unix sockets do not count');
+
+	my $dead = session('dead');
+	sleep 2;
+	cmp_ok(wake_ups(), '>=', $before + 5, 'a session with dead_after wakes it');
+	$dead->terminate;
+	sleep 1;
+	$before = wake_ups();
+	sleep 2;
+	cmp_ok(wake_ups(), '<=', $before + 1, 'when that has gone it sleeps again');
+
+	$plain->query(q(SELECT 1));
+	$superuser->query(q(UPDATE keepalive_policy SET dead_after = '60s' WHERE name = 'plain'));
+	$node->wait_for_policies;
+	sleep 1;
+	cmp_ok(wake_ups(), '>=', $before + 5, 'a policy change wakes it');
+	$superuser->query(q(UPDATE keepalive_policy SET dead_after = NULL WHERE name = 'plain'));
+	$node->wait_for_policies;
+	$_->terminate foreach $plain, $unix;
+}
+
+# --- who is ended -------------------------------------------------------------------
+
+{
+	my $log = $node->log_end;
+	my ($reader, $since) = unread('stalled');
+	my ($patient) = unread('dead');
+	ok(defined $node->wait_for_exit($reader->pid, 10), 'stall_timeout ends a living client that does not read');
+	my $lasted = time - $since;
+	cmp_ok($lasted, '>', 1.8, "after that long ($lasted s)");
+	cmp_ok($lasted, '<', 4, 'and not much longer');
+	is_deeply(cause_of($reader), [ 'stall_timeout', 'stalled' ], 'which is the cause of its end');
+	my $pid = $reader->pid;
+	is($node->log_count(qr/LOG:  keepalive_guard: terminating session with PID $pid: its client has read nothing for [\d.]+ s \(stall_timeout 2\.000 s of policy "stalled"\)/, $log),
+		1, 'and is logged');
+	my $client = $host->address . ' port ' . $reader->port;
+	is($node->log_count(qr/DETAIL:  Client \Q$client\E: silent for [\d.]+ s, state ESTABLISHED, timer persist, /, $log),
+		1, 'with the evidence');
+	sleep 3;
+	ok(is_there($patient), 'dead_after never ends it');
+	is($superuser->value('SELECT health FROM keepalive_status() WHERE pid = ' . $patient->pid),
+		'zero_window', 'whose window is closed');
+	is(scalar @{ $patient->result->{rows} }, 100_000, 'and which can still read all');
+	$patient->terminate;
+}
+
+{
+	# Silent for a while, but not for long enough; idle, in a transaction, busy, slow.
+	my $idle = session('double');
+	my $in_transaction = session('double');
+	$in_transaction->query('BEGIN');
+	my $sleeping = session('double');
+	$sleeping->send('SELECT pg_sleep(60)');
+	my $interrupted = session('dead');
+	my $slow = session('double', receive_buffer => 4096);
+	$slow->send(q(SELECT repeat('x', 10000) FROM generate_series(1, 100000)));
+	my $until = time + 7;
+	my ($windows_closed, $looks) = (0, 0);
+	for (my $round = 0; time < $until; $round++)
+	{
+		$host->drop(port => $interrupted->port) if $round % 10 == 5;
+		$host->restore if $round % 10 == 9;
+		sleep 0.3;
+		$windows_closed++ if (socket_line($slow->port)->{timer}{name} // '') eq 'persist';
+		$looks++;
+		sysread $slow->socket, my $bytes, 4096;
+	}
+	$host->restore;
+	cmp_ok($windows_closed, '>', $looks / 2, 'a slow reader\'s window is closed most of the time');
+	ok(is_there($slow), 'but it is not ended by stall_timeout');
+	ok(is_there($_->[0]), "nor is one that is $_->[1]")
+	  foreach [ $idle, 'idle' ], [ $in_transaction, 'idle in a transaction' ], [ $sleeping, 'busy' ],
+	  [ $interrupted, 'at times unreachable' ];
+	$_->vanish foreach $idle, $in_transaction, $sleeping, $interrupted, $slow;
+}
+
+{
+	my $walsender = $node->session(host => $host, user => 'postgres', replication => 'true',
+		dbname => 'replication');
+	$superuser->query(q(UPDATE keepalive_policy SET role = NULL, backend = 'replication' WHERE name = 'dead'));
+	$node->wait_for_policies;
+	wait_until_acknowledged($walsender->port);
+	my $log = $node->log_end;
+	$host->drop;
+	my $dropped = time;
+	ok(defined $node->wait_for_exit($walsender->pid, 10), 'dead_after ends a walsender too');
+	cmp_ok(time - $dropped, '>', 2, 'in its time');
+	is_deeply(cause_of($walsender), [ 'dead_after', 'dead' ], 'with this cause');
+	my $pid = $walsender->pid;
+	is($node->log_count(qr/terminating session with PID $pid: its client has left the kernel without an answer for [\d.]+ s \(dead_after 2\.000 s of policy "dead"\)/, $log),
+		1, 'and is logged');
+	cmp_ok($node->log_count(qr/DETAIL:  Client .* timer keepalive, [1-9]\d* unanswered probes/, $log),
+		'==', 1, 'with the unanswered probes');
+	$host->restore;
+	$superuser->query(q(UPDATE keepalive_policy SET role = 'dead', backend = NULL WHERE name = 'dead'));
+	$node->wait_for_policies;
+}
+
+# --- who does not end by the first signal -------------------------------------------
+
+{
+	my $log = $node->log_end;
+	my $farewell = session('dead');
+	my $stopped = session('dead');
+	# Its farewell has the statement in it (_SPI_error_callback), and is longer than the
+	# send buffer.
+	$farewell->send(
+		q(DO $$BEGIN EXECUTE 'SELECT pg_sleep(60) /*' || repeat('x', 300000) || '*/'; END$$));
+	sleep 0.2;
+	{
+		my $socket = client_socket($farewell->pid, $farewell->port);
+		setsockopt $socket, SOL_SOCKET, SO_SNDBUF, 1 or die "SO_SNDBUF: $!";
+	}
+	$host->drop;
+	kill 'STOP', $stopped->pid;
+	my $pid = $farewell->pid;
+	$node->wait_for_log(qr/terminating session with PID $pid:/, $log);
+	my $told = time;
+	my $took = $node->wait_for_exit($pid, 20);
+	ok(defined $took, 'a backend that blocks in sending its farewell ends by another signal');
+	cmp_ok($took // 0, '>', 4, 'not by the first');
+	is_deeply(cause_of($farewell), [ 'dead_after', 'dead' ], 'with the right cause');
+
+	$pid = $stopped->pid;
+	$node->wait_for_log(qr/session with PID $pid has not ended 10 s after it was told to/, $log);
+	sleep 1;
+	is($node->log_count(qr/session with PID $pid has not ended/, $log), 1, 'one that cannot end is logged once');
+	kill 'CONT', $pid;
+	ok(defined $node->wait_for_exit($pid, 5), 'and ends when it can');
+	$host->restore;
+}
+
+# --- off ------------------------------------------------------------------------------
+
+{
+	$node->append_conf('postgresql.conf', "keepalive_guard.watch_interval = 0\n");
+	$node->reload;
+	my $dead = session('dead');
+	sleep 0.5;
+	is($superuser->value('SELECT dies_in > interval \'60s\' FROM keepalive_status() WHERE pid = ' . $dead->pid),
+		't', 'with watch_interval = 0 dead_after counts for nothing');
+	my $before = wake_ups();
+	$host->drop;
+	sleep 5;
+	ok(is_there($dead), 'and ends nobody');
+	cmp_ok(wake_ups(), '<=', $before + 1, 'as the worker does not look');
+	$node->append_conf('postgresql.conf', "keepalive_guard.watch_interval = 200ms\n");
+	$node->reload;
+	ok(defined $node->wait_for_exit($dead->pid, 10), 'until it looks again');
+	$host->restore;
+}
+
+done_testing();

@@ -15,6 +15,13 @@ tcp_user_timeout = 77777
 END
 my $admin = $node->session;
 
+sub apply
+{
+	die "policies are pending\n" if $admin->value('SELECT pending FROM keepalive_apply()');
+	return;
+}
+
+
 # --- where a value may come from ----------------------------------------------------------
 
 my @own = (41, 21, 3, 45000, 8000); # some stricter than the policy, some looser
@@ -177,7 +184,7 @@ foreach my $enforcement (qw(default ceiling locked))
 		name => 'p', role => '/^app_', enforcement => $enforcement, tcp_keepalives_idle => '50s',
 		tcp_keepalives_interval => '20s', tcp_keepalives_count => 4, tcp_user_timeout => '40s',
 		client_connection_check_interval => '9s');
-	$node->wait_for_policies;
+	apply();
 	my $expected = {
 		default => '41/21/3/45000', ceiling => '41/20/3/40000', locked => '50/20/4/40000' }->{$enforcement};
 	is(kernel($before{'SET'}{idle}), $expected, "$enforcement: the policy is in force");

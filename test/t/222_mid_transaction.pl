@@ -9,6 +9,13 @@ use Test::More;
 
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 my $admin = $node->session;
+
+sub apply
+{
+	die "policies are pending\n" if $admin->value('SELECT pending FROM keepalive_apply()');
+	return;
+}
+
 my $watcher = $node->session;
 $admin->query(<<'END');
 CREATE ROLE app LOGIN;
@@ -91,7 +98,7 @@ foreach my $way (sort keys %ways)
 		my ($first, $middle, @expected) = @{ $changes{$change} };
 		$admin->query('TRUNCATE keepalive_policy');
 		$admin->query($first);
-		$node->wait_for_policies;
+		apply();
 		my $s = $node->session(user => 'app');
 		my $waiting = 0;
 		$admin->query('SELECT pg_advisory_lock(1)');
@@ -109,7 +116,7 @@ foreach my $way (sort keys %ways)
 		my @seen = kernel($s);
 		$admin->query($middle);
 		seconds_until(1, sub { kernel($s) eq $expected[1] });
-		$node->wait_for_policies;
+		apply();
 		push @seen, kernel($s);
 		$admin->query('SELECT pg_advisory_unlock(1)');
 		foreach my $sql (@$leave)

@@ -1,0 +1,168 @@
+# Nobody but sessions that have said they listen is signalled.  The signal is a
+# real-time one, which ends each process that does not catch it.
+use strict;
+use warnings;
+
+use IO::Socket::IP ();
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Live qw(kernel seconds_until);
+use KeepaliveGuard::Session;
+use Test::More;
+use Time::HiRes 'sleep';
+
+my $node = KeepaliveGuard::Cluster->start_new('primary', allows_streaming => 'logical', conf => <<'END');
+autovacuum_naptime = 1s
+autovacuum_max_workers = 3
+max_worker_processes = 16
+END
+my $admin = $node->session;
+my $edits = 0;
+
+# Commits many changes, each of which reaches every session.
+sub edit_policies
+{
+	my ($times) = @_;
+	foreach (1 .. $times)
+	{
+		$edits++;
+		my $idle = $edits % 30000 + 1;
+		$admin->query(
+			$edits % 100
+			? "UPDATE keepalive_policy SET tcp_keepalives_idle = '$idle s'"
+			: 'TRUNCATE keepalive_policy; INSERT INTO keepalive_policy (name, tcp_keepalives_idle)'
+			  . " VALUES ('all', '$idle s')");
+	}
+	return;
+}
+
+sub applied
+{
+	my ($session) = @_;
+	my $idle = $edits % 30000 + 1;
+	return defined seconds_until(2, sub { kernel($session) eq "$idle/75/9/0" });
+}
+
+# The real-time signals that a process catches.
+sub caught
+{
+	my ($pid) = @_;
+	open my $status, '<', "/proc/$pid/status" or return;
+	my ($mask) = map { /^SigCgt:\s+(\w+)/ } <$status>;
+	my $bits = reverse unpack 'B*', pack 'H*', $mask;
+	return join ' ', grep { $_ > 32 && substr($bits, $_ - 1, 1) } 1 .. 64;
+}
+
+# pid => [ type, when it was started ] of all of the server's processes.
+sub processes
+{
+	my ($where) = @_;
+	return map { $_->[0] => $_->[1] } @{ $admin->query(
+			"SELECT pid, backend_type || ', ' || backend_start FROM pg_stat_activity WHERE $where") };
+}
+
+$node->policy(name => 'all', tcp_keepalives_idle => '60s');
+my ($postmaster) = $node->safe_psql('postgres', q{SELECT pg_read_file('postmaster.pid')}) =~ /^(\d+)/;
+
+# --- who listens -----------------------------------------------------------------------
+
+my $client = $node->session;
+my $walsender = $node->session(replication => 'true');
+like(caught($_->pid), qr/^\d+$/, 'a session listens to one signal') foreach $client, $walsender;
+my %others = processes(q{backend_type NOT IN ('client backend', 'walsender')});
+cmp_ok(scalar keys %others, '>=', 5, 'there are other processes') or diag explain \%others;
+is_deeply([ map { "$others{$_}: " . caught($_) } grep { caught($_) } keys %others ], [],
+	'which do not');
+is(caught($postmaster), '', 'nor does the postmaster');
+
+# --- processes that come and go ---------------------------------------------------------
+
+$admin->query('CREATE TABLE big AS SELECT i FROM generate_series(1, 50000) i');
+$admin->query("CREATE TABLE churned_$_ (i int) WITH (autovacuum_vacuum_threshold = 0,"
+	  . ' autovacuum_vacuum_scale_factor = 0)')
+  foreach 1 .. 3;
+my $parallel = $node->session;
+$parallel->query('SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;'
+	  . 'SET min_parallel_table_scan_size = 0; SET max_parallel_workers_per_gather = 2');
+my $vacuumed =
+  q{SELECT sum(autovacuum_count) FROM pg_stat_user_tables WHERE relname LIKE 'churned%'};
+my $launched = 0;
+my %right;
+my $before = $admin->value($vacuumed);
+foreach my $round (1 .. 40)
+{
+	$admin->query("INSERT INTO churned_$_ SELECT generate_series(1, 100); DELETE FROM churned_$_") foreach 1 .. 3;
+	$parallel->send('EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) SELECT count(*) FROM big;'
+		  . 'SELECT count(*) FROM big');
+	my $short = $node->session;
+	edit_policies(25);
+	$round % 2 ? $short->terminate : $short->vanish;
+	my @lines = map { $_->[0] } @{ $parallel->result->{rows} };
+	$launched += $1 foreach map { /Workers Launched: (\d)/ } @lines;
+	$right{ $lines[-1] }++;
+}
+is_deeply(\%right, { 50000 => 40 }, 'parallel queries give their results');
+cmp_ok($launched, '>=', 20, "by parallel workers ($launched)");
+ok(defined seconds_until(10, sub { $admin->value($vacuumed) > $before }), 'autovacuum workers did their work');
+ok(applied($client), "after $edits changes a session has the last");
+my %later = processes(q{backend_type NOT IN ('client backend', 'walsender')});
+is_deeply([ map { $others{$_} } grep { !$later{$_} && $others{$_} !~ /autovacuum worker|parallel|reader/ } keys %others ],
+	[], 'no process has gone');
+
+# --- a backend that has not got so far yet ----------------------------------------------
+
+# It waits for the startup packet.
+my $silent = IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $@;
+my $starting;
+seconds_until(5, sub { ($starting) = grep { -e "/proc/$_/fd" } split ' ', `pgrep -P $postmaster -n` });
+sleep 0.1;
+is(caught($starting), '', 'a backend that waits for its client does not listen');
+edit_policies(50);
+ok(-d "/proc/$starting", 'and is not signalled');
+my $body = pack('N', 3 << 16) . "user\0postgres\0database\0postgres\0\0";
+syswrite $silent, pack('N', 4 + length $body) . $body;
+ok(defined seconds_until(5,
+		sub { $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid = $starting AND policy = 'all'") }),
+	'it gets the last policy when it goes on');
+close $silent;
+
+# --- a pid that somebody else has now --------------------------------------------------------
+
+my $gone = $node->session;
+my $sessions = 'SELECT sessions FROM keepalive_apply()';
+my $count = $admin->value($sessions);
+my $pid = $gone->pid;
+$gone->terminate;
+ok(defined $node->wait_for_exit($pid, 5), 'a session ends');
+is($admin->value($sessions), $count - 1, 'and is forgotten');
+
+my $stranger;
+foreach my $attempt (1 .. 200)
+{
+	open my $last, '>', '/proc/sys/kernel/ns_last_pid' or die "ns_last_pid: $!";
+	syswrite $last, $pid - 1 or die "ns_last_pid: $!";
+	close $last;
+	$stranger = fork // die "fork: $!";
+	if (!$stranger)
+	{
+		exec 'sleep', 'infinity';
+	}
+	last if $stranger == $pid;
+	kill 'KILL', $stranger;
+	waitpid $stranger, 0;
+}
+SKIP:
+{
+	skip 'the pid could not be taken', 1 if $stranger != $pid;
+	edit_policies(100);
+	$admin->query($sessions);
+	is(waitpid($stranger, 1), 0, 'another process with its pid is not signalled'); # WNOHANG
+	kill 'KILL', $stranger;
+	waitpid $stranger, 0;
+}
+
+ok(applied($client), 'the sessions have the last change');
+is($walsender->value('SHOW tcp_keepalives_idle'), $edits % 30000 + 1, 'the walsender too');
+is($node->log_count(qr/PANIC|was terminated by signal|TRAP|exited with exit code [^01]/), 0,
+	'nothing went wrong in the server');
+
+done_testing();

@@ -12,7 +12,7 @@ use Exporter 'import';
 	require 'syscall.ph';
 }
 
-our @EXPORT_OK = qw(refuse_socket_option refuse_system_call);
+our @EXPORT_OK = qw(refuse_socket_option refuse_system_call answer_system_call);
 
 # linux/seccomp.h and linux/bpf_common.h
 use constant {
@@ -25,45 +25,38 @@ use constant {
 };
 
 # From now on, setsockopt() of that option fails with EPERM in this process and in
-# all that it starts.  Needs CAP_SYS_ADMIN, as all of these.
+# all that it starts.  Needs CAP_SYS_ADMIN.
 sub refuse_socket_option
 {
 	my ($level, $name) = @_;
-	return _filter(EPERM, SYS_setsockopt(), 1 => $level, 2 => $name);
+	return refuse_system_call(main::SYS_setsockopt(), 1 => $level, 2 => $name);
 }
 
-# Likewise, it does nothing and says that all is well.
-sub ignore_socket_option
+# The same for a system call, by its number: whatever its arguments are, or only with
+# these values of some: ARGUMENT (from 0) => VALUE, ...
+sub refuse_system_call
 {
-	my ($level, $name) = @_;
-	return _filter(0, SYS_setsockopt(), 1 => $level, 2 => $name);
+	my ($number, %arguments) = @_;
+	return answer_system_call(EPERM, $number, %arguments);
 }
 
-# Likewise, socket() of that address family fails with that errno.
-sub refuse_sockets
+# The same with another errno; 0: the system call does nothing and succeeds.
+sub answer_system_call
 {
-	my ($family, $error) = @_;
-	return _filter($error, SYS_socket(), 0 => $family);
-}
-
-# Has a system call with these values of arguments (counted from 0) end with an errno.
-sub _filter
-{
-	my ($error, $call, %values) = @_;
+	my ($error, $number, %arguments) = @_;
 	my $low = unpack('S', pack 'n', 1) == 1 ? 4 : 0; # where a word's lower half is
-	my @tests = ([ 0, $call ], map { [ 16 + 8 * $_ + $low, $values{$_} ] } sort keys %values);
 	my @filter;
-	foreach my $i (0 .. $#tests)
+	foreach my $condition ([ 0, $number ],
+		map { [ 16 + 8 * $_ + $low, $arguments{$_} ] } sort keys %arguments)
 	{
-		my ($offset, $value) = @{ $tests[$i] };
-		push @filter, [ LOAD_WORD, 0, 0, $offset ],
-		  [ JUMP_IF_EQUAL, 0, 2 * ($#tests - $i) + 1, $value ];
+		my ($offset, $value) = @$condition;
+		push @filter, [ LOAD_WORD, 0, 0, $offset ], [ JUMP_IF_EQUAL, 1, 0, $value ],
+		  [ RETURN, 0, 0, SECCOMP_RET_ALLOW ];
 	}
-	push @filter, [ RETURN, 0, 0, SECCOMP_RET_ERRNO | $error ],
-	  [ RETURN, 0, 0, SECCOMP_RET_ALLOW ];
+	push @filter, [ RETURN, 0, 0, SECCOMP_RET_ERRNO | $error ];
 	my $program = join '', map { pack 'SCCL', @$_ } @filter;
 	my $pointed = pack 'Sx![P]P', scalar @filter, $program;
-	syscall(SYS_seccomp(), SECCOMP_SET_MODE_FILTER, 0, $pointed) == 0 or die "seccomp: $!\n";
+	syscall(main::SYS_seccomp(), SECCOMP_SET_MODE_FILTER, 0, $pointed) == 0 or die "seccomp: $!\n";
 	return;
 }
 

@@ -28,15 +28,15 @@ use constant DEFAULT_TIMEOUT => 60;
 
 # Options: port (needed); one of host (a KeepaliveGuard::Host, to connect from
 # there), address (default 127.0.0.1) and socket (a Unix socket's directory); ipv6
-# => 1 with host; receive_buffer (SO_RCVBUF, bytes, set before connecting); user,
-# dbname, password; any other is a startup parameter: options, application_name,
+# => 1 with host; receive_buffer (SO_RCVBUF, bytes, set before connecting); client_port
+# (the client's own port, IPv4 only); user, dbname, password; any other is a startup parameter: options, application_name,
 # replication, a setting.  Dies with the server's message if it refuses.
 sub new
 {
 	my ($class, %options) = @_;
 	my $self = bless { input => '', parameters => {}, notices => [] }, $class;
-	my ($host, $address, $port, $directory, $ipv6, $password, $buffer) =
-	  delete @options{qw(host address port socket ipv6 password receive_buffer)};
+	my ($host, $address, $port, $directory, $ipv6, $password, $buffer, $client_port) =
+	  delete @options{qw(host address port socket ipv6 password receive_buffer client_port)};
 	my $dbname = delete $options{dbname};
 
 	$address //= $host ? ($ipv6 ? $host->server6 : $host->server) : '127.0.0.1';
@@ -46,6 +46,7 @@ sub new
 			PeerHost => $address,
 			PeerPort => $port,
 			Timeout => DEFAULT_TIMEOUT,
+			$client_port ? (LocalPort => $client_port, ReuseAddr => 1) : (),
 			$buffer ? (Sockopts => [ [ SOL_SOCKET, SO_RCVBUF, $buffer ] ]) : ());
 	};
 	$self->{socket} = ($host ? $host->within($connect) : $connect->())

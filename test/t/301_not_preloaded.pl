@@ -1,0 +1,200 @@
+# The reading functions on a running server that never heard of the guard until CREATE
+# EXTENSION: they find the sockets by the server's port, and only its own, however
+# alike another server's are.
+use strict;
+use warnings;
+
+use JSON::PP 'decode_json';
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Network;
+use KeepaliveGuard::Oracle 'client_socket';
+use KeepaliveGuard::Seccomp 'answer_system_call';
+use PostgreSQL::Test::Utils ();
+use Socket qw(:DEFAULT IPPROTO_IPV6);
+use Test::More;
+use Time::HiRes 'sleep';
+
+require 'syscall.ph';
+
+use constant IPV6_V6ONLY => 26;
+
+my $network = KeepaliveGuard::Network->new;
+my $host = $network->add_host;
+my $second_host = $network->add_host;
+
+# Two servers with the same port, on addresses of their own.
+my @listen = ("'127.0.0.1, ::1, " . $host->server . "'", "'127.0.0.2, " . $host->server6 . "'");
+my @nodes;
+foreach my $i (0, 1)
+{
+	my $node = KeepaliveGuard::Cluster->start_new("server$i", preload => 0, allows_streaming => 1);
+	$node->stop;
+	$node->append_conf('postgresql.conf', "listen_addresses = $listen[$i]\n");
+	push @nodes, $node;
+}
+$nodes[1]->{_port} = $nodes[0]->port;
+$nodes[1]->{_host} = PostgreSQL::Test::Utils::tempdir_short();
+$nodes[1]->append_conf('postgresql.conf',
+	"port = $nodes[1]->{_port}\nunix_socket_directories = '$nodes[1]->{_host}'\n");
+$_->start foreach @nodes;
+my $port = $nodes[0]->port;
+
+# A connection from that port of the client.
+sub session_from
+{
+	my ($node, $address, $client_port) = @_;
+	return KeepaliveGuard::Session->new(
+		port => $port, address => $address, client_port => $client_port);
+}
+
+# Their sessions, connected before the extension is there.  Each of the first server's
+# has a twin at the second with the same client address and port.
+my (@own, @others);
+my $client_port = 30_000;
+foreach (1 .. 10)
+{
+	push @own, session_from($nodes[0], '127.0.0.1', ++$client_port);
+	push @others, session_from($nodes[1], '127.0.0.2', $client_port);
+	push @own, $nodes[0]->session(host => $host), $nodes[0]->session(address => '::1');
+	push @others, $nodes[1]->session(host => $host, ipv6 => 1);
+}
+my $walsender = $nodes[0]->session(address => '127.0.0.1', replication => 'true');
+push @own, $walsender;
+
+my @readers = map { $_->unix_session } @nodes;
+$_->query('CREATE EXTENSION keepalive_guard') foreach @readers;
+
+sub rows
+{
+	my ($reader, $query) = @_;
+	my $json = $reader->value("SELECT json_agg(r) FROM ($query) r");
+	return defined $json ? decode_json($json) : [];
+}
+
+# Each session's socket is the one that its process really has.
+sub right_sockets
+{
+	my ($which, $reader, @sessions) = @_;
+	my %status = map { $_->{pid} => $_ } @{ rows($reader, 'SELECT * FROM keepalive_status()') };
+	my %info = map { $_->{pid} => $_ } @{ rows($reader, 'SELECT * FROM keepalive_tcp_info()') };
+	is_deeply(
+		[ sort keys %info ],
+		[ sort map { $_->pid } @sessions ],
+		"$which: a row of tcp_info for each TCP session");
+	my (@wrong, @pids);
+	foreach my $s (@sessions)
+	{
+		my $local = getsockname client_socket($s->pid);
+		my ($local_port, $address) = sockaddr_family($local) == AF_INET
+		  ? sockaddr_in($local) : Socket::sockaddr_in6($local);
+		my $shown = $info{ $s->pid };
+		$address = Socket::inet_ntop(sockaddr_family($local), $address) =~ s/^::ffff://r;
+		push @wrong, join ' ', map { $_ // 'NULL' } %$shown
+		  unless ($shown->{local_addr} // '') eq $address && $shown->{local_port} == $local_port
+		  && $shown->{remote_port} == $s->port && $shown->{state} == 1
+		  && $status{ $s->pid }{client_port} == $s->port
+		  && $status{ $s->pid }{tcp_state} eq 'ESTABLISHED' && $status{ $s->pid }{health} eq 'alive';
+	}
+	is_deeply(\@wrong, [], "$which: its own socket with its own server's address");
+	my $row = $status{ $sessions[0]->pid };
+	is_deeply(
+		{ map { $_ => $row->{$_} } grep { defined $row->{$_} } qw(policy policy_state keepalive
+			tcp_keepalives_idle tcp_keepalives_interval tcp_keepalives_count tcp_user_timeout
+			client_connection_check_interval dies_in detects_idle detects_busy) },
+		{}, "$which: nothing is said of what only the backend can know");
+	return;
+}
+right_sockets('the first server', $readers[0], @own);
+right_sockets('the second server', $readers[1], @others);
+is($readers[0]->value("SELECT backend_type FROM keepalive_status() WHERE pid = @{[$walsender->pid]}"),
+	'walsender', 'a walsender is among them');
+is($readers[0]->value("SELECT tcp_state FROM keepalive_status() WHERE transport = 'unix'"),
+	undef, 'a Unix socket has no TCP state');
+
+# --- keepalive_sockets() of two servers ------------------------------------------------
+
+is_deeply(
+	rows($readers[0], "SELECT kind, backend_type, local_addr FROM keepalive_sockets() WHERE kind <> 'client' ORDER BY local_addr"),
+	[ map { { kind => 'listener', backend_type => 'postmaster', local_addr => $_ } } $host->server, '127.0.0.1', '::1' ],
+	'several listen_addresses: the first server\'s listeners');
+is_deeply(
+	rows($readers[1], "SELECT kind, backend_type, local_addr FROM keepalive_sockets() WHERE kind <> 'client' ORDER BY local_addr"),
+	[ map { { kind => 'listener', backend_type => 'postmaster', local_addr => $_ } } '127.0.0.2', $host->server6 ],
+	'and the second\'s');
+foreach my $i (0, 1)
+{
+	my @sessions = $i ? @others : @own;
+	is_deeply(
+		[ sort map { "$_->{pid} $_->{remote_port}" } @{ rows($readers[$i], "SELECT * FROM keepalive_sockets() WHERE kind = 'client'") } ],
+		[ sort map { $_->pid . ' ' . $_->port } @sessions ],
+		"server $i: its clients' sockets and no others");
+}
+
+# --- a client at two addresses of one server -----------------------------------------------
+
+my @twice = map { session_from($nodes[0], $_, 29_999) } '127.0.0.1', $host->server;
+right_sockets('one client port at two addresses', $readers[0], @own, @twice);
+$_->terminate foreach @twice;
+
+# --- a connection that the kernel has given up ----------------------------------------------
+
+my $dead = session_from($nodes[0], '127.0.0.1', 29_998);
+$dead->query('SET client_connection_check_interval = 0');
+$dead->send('SELECT pg_sleep(100)');
+sleep 0.2;
+my $dead_pid = $dead->pid;
+$dead->reset;
+my $successor = session_from($nodes[0], '127.0.0.1', 29_998);
+is_deeply(
+	rows($readers[0], "SELECT tcp_state, health FROM keepalive_status() WHERE pid = $dead_pid"),
+	[ { tcp_state => 'CLOSE', health => 'dead' } ],
+	'a backend whose connection was reset');
+is_deeply(
+	rows($readers[0], "SELECT tcp_state, health FROM keepalive_status() WHERE pid = @{[$successor->pid]}"),
+	[ { tcp_state => 'ESTABLISHED', health => 'alive' } ],
+	'does not get its successor\'s socket, though addresses and ports are the same');
+is($readers[0]->value("SELECT state FROM keepalive_tcp_info() WHERE pid = $dead_pid"), undef,
+	'and has no struct tcp_info');
+$readers[0]->query("SELECT pg_terminate_backend($dead_pid)");
+
+# --- who sees what -----------------------------------------------------------------------------
+
+$readers[0]->query('CREATE ROLE someone LOGIN; CREATE ROLE monitor LOGIN IN ROLE pg_monitor');
+my $someone = $nodes[0]->session(user => 'someone');
+is_deeply(
+	rows($someone, 'SELECT pid, remote_port FROM keepalive_tcp_info() WHERE num_nonnulls(remote_addr, remote_port, state, rtt, congestion, rcvbuf) > 0'),
+	[ { pid => $someone->pid, remote_port => $someone->port } ],
+	'a role sees its own details');
+is($someone->value('SELECT count(*) FROM keepalive_status()'),
+	$readers[0]->value('SELECT count(*) FROM keepalive_status()'), 'and that the others are there');
+is($someone->try("SELECT * FROM $_()")->{error}{sqlstate}, '42501', "$_() is not for everybody")
+  foreach qw(keepalive_sockets keepalive_kernel);
+my $monitor = $nodes[0]->session(user => 'monitor');
+ok(!$monitor->try("SELECT * FROM $_()")->{error}, "but for pg_monitor")
+  foreach qw(keepalive_sockets keepalive_kernel);
+is($monitor->value('SELECT count(*) FROM keepalive_tcp_info() WHERE state IS NULL'), 0,
+	'which sees all details');
+
+# --- a dual-stack listener ------------------------------------------------------------------------
+
+$_->stop('immediate') foreach @nodes;
+$nodes[0]->append_conf('postgresql.conf', "listen_addresses = '::'\n");
+my $server = fork // die "fork: $!";
+if ($server == 0)
+{
+	answer_system_call(0, SYS_setsockopt(), 1 => IPPROTO_IPV6, 2 => IPV6_V6ONLY);
+	open STDOUT, '>', '/dev/null';
+	exec 'pg_ctl', '--pgdata', $nodes[0]->data_dir, '--log', $nodes[0]->logfile, '--wait', 'start';
+}
+waitpid $server, 0;
+is($?, 0, 'a server with a dual-stack listener');
+$nodes[0]->_update_pid(1);
+my $reader = $nodes[0]->unix_session;
+my @dual = map { ($nodes[0]->session(host => $_), $nodes[0]->session(host => $_, ipv6 => 1)) } $host, $second_host;
+is(sockaddr_family(getpeername client_socket($dual[0]->pid)), AF_INET6, 'which has IPv4-mapped clients');
+right_sockets('dual stack', $reader, @dual);
+is($reader->value("SELECT remote_addr FROM keepalive_tcp_info() WHERE pid = @{[$dual[0]->pid]}"),
+	$host->address, 'they are shown as IPv4');
+$nodes[0]->stop('immediate');
+
+done_testing();

@@ -6,7 +6,7 @@ use warnings;
 use IO::Socket::IP ();
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Live qw(kernel seconds_until);
-use KeepaliveGuard::Session;
+use KeepaliveGuard::Oracle 'client_socket';
 use Test::More;
 use Time::HiRes 'sleep';
 
@@ -94,10 +94,10 @@ foreach my $round (1 .. 40)
 	$parallel->send('EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) SELECT count(*) FROM big;'
 		  . 'SELECT count(*) FROM big');
 	my $short = $node->session;
-	edit_policies(25);
+	edit_policies(50);
 	$round % 2 ? $short->terminate : $short->vanish;
 	my @lines = map { $_->[0] } @{ $parallel->result->{rows} };
-	$launched += $1 foreach map { /Workers Launched: (\d)/ } @lines;
+	$launched += $_ foreach map { /Workers Launched: (\d)/ } @lines;
 	$right{ $lines[-1] }++;
 }
 is_deeply(\%right, { 50000 => 40 }, 'parallel queries give their results');
@@ -113,7 +113,8 @@ is_deeply([ map { $others{$_} } grep { !$later{$_} && $others{$_} !~ /autovacuum
 # It waits for the startup packet.
 my $silent = IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $@;
 my $starting;
-seconds_until(5, sub { ($starting) = grep { -e "/proc/$_/fd" } split ' ', `pgrep -P $postmaster -n` });
+seconds_until(5,
+	sub { ($starting) = grep { client_socket($_, $silent->sockport) } split ' ', `pgrep -P $postmaster` });
 sleep 0.1;
 is(caught($starting), '', 'a backend that waits for its client does not listen');
 edit_policies(50);

@@ -22,7 +22,7 @@ use constant { SYS_pidfd_open => 434, SYS_pidfd_getfd => 438 };
 sub client_socket
 {
 	my ($pid, $port) = @_;
-	my $pidfd = syscall(SYS_pidfd_open, $pid, 0);
+	my $pidfd = syscall(SYS_pidfd_open, $pid + 0, 0); # of a string syscall() passes the address
 	return if $pidfd < 0;
 	open my $process, '<&=', $pidfd or die "fdopen: $!";
 

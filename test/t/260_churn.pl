@@ -1,0 +1,172 @@
+# A minute of policy edits, connections and disconnections at full speed: in the end
+# every session has the last policy, and nothing is lost, torn or left behind.
+use strict;
+use warnings;
+
+use IPC::Run ();
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Live qw(kernel seconds_until);
+use PostgreSQL::Test::Utils qw(append_to_file slurp_file);
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use constant { SECONDS => 60, EDIT_EVERY => 0.05, MAX_CONNECTIONS => 80 };
+
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	allows_streaming => 1,
+	conf => "max_connections = @{[MAX_CONNECTIONS]}\nlog_statement = none\nlog_connections = off\n"
+	  . "log_disconnections = off\nlog_min_messages = warning\nkeepalive_guard.log_lost_connections = off\n");
+my $admin = $node->session;
+my $watcher = $node->session;
+$admin->query('CREATE ROLE app LOGIN; CREATE ROLE strict LOGIN');
+
+# All values of a policy are made of one number, so that a mix of two is seen.
+my $edits = 0;
+
+sub number { return $edits % 30000 + 1 }
+
+sub values_of
+{
+	my ($n) = @_;
+	return "$n/$n/" . ($n % 100 + 1) . '/' . $n * 1000;
+}
+
+sub edit
+{
+	$edits++;
+	my $n = number();
+	my $set = "tcp_keepalives_idle = '$n s', tcp_keepalives_interval = '$n s',"
+	  . ' tcp_keepalives_count = ' . ($n % 100 + 1) . ", tcp_user_timeout = '$n s'";
+	# In turn by UPDATE, by a policy of higher precedence that goes, and by a new table.
+	if ($edits % 10 == 1)
+	{
+		$admin->query("BEGIN; TRUNCATE keepalive_policy;"
+			  . " INSERT INTO keepalive_policy (name, role) VALUES ('app', 'app'), ('strict', 'strict');"
+			  . " UPDATE keepalive_policy SET $set, enforcement = CASE name WHEN 'app' THEN 'default' ELSE 'locked' END;"
+			  . ' COMMIT');
+	}
+	elsif ($edits % 10 == 5)
+	{
+		$admin->query(q{INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle) VALUES ('first', 1, '1s')});
+		$admin->query("BEGIN; DELETE FROM keepalive_policy WHERE name = 'first'; UPDATE keepalive_policy SET $set; COMMIT");
+	}
+	else { $admin->query("UPDATE keepalive_policy SET $set") }
+	return;
+}
+edit();
+$node->wait_for_policies;
+
+# --- sessions that stay ---------------------------------------------------------------
+
+my @steady;
+foreach my $role ('app', 'strict')
+{
+	push @steady, map { $node->session(user => $role) } 1 .. 5;
+	$steady[-1]->send('SELECT pg_sleep(600)');
+	$steady[-2]->query('BEGIN');
+	$steady[-3]->send(q{DO $$BEGIN LOOP PERFORM pg_sleep(0.001); END LOOP; END$$});
+}
+my ($worker) = map { $_->[0] } @{ $admin->query(
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'}) };
+
+# --- sessions that come and go -----------------------------------------------------------
+
+# A row of keepalive_status() is of one moment; division by zero if it is a mix, but
+# for the policy of higher precedence, which sets one value only.
+my $directory = $node->basedir;
+append_to_file("$directory/nothing.sql", "SELECT 1;\n");
+append_to_file("$directory/sets.sql",
+	"BEGIN; SET LOCAL application_name = 'x'; SET LOCAL client_connection_check_interval = 60000; COMMIT;\n");
+append_to_file("$directory/looks.sql", <<'END');
+SELECT 1 / count(*) FROM keepalive_status()
+WHERE pid = pg_backend_pid()
+AND (policy = 'first' OR policy_state = 'pending' OR (policy_state = 'applied'
+	AND tcp_keepalives_idle = tcp_keepalives_interval AND tcp_keepalives_idle = tcp_user_timeout
+	AND tcp_keepalives_count = extract(epoch FROM tcp_keepalives_idle)::int % 100 + 1));
+END
+
+my @clients;
+my @outputs;
+foreach my $client ([ 'app', 8 ], [ 'strict', 4 ])
+{
+	my ($role, $count) = @$client;
+	my $output = '';
+	push @outputs, \$output;
+	push @clients, IPC::Run::start(
+		[
+			'pgbench', '--connect', '--no-vacuum', '--client', $count, '--jobs', 1,
+			'--time', SECONDS, '--file', "$directory/nothing.sql\@16", '--file', "$directory/sets.sql\@3",
+			'--file', "$directory/looks.sql\@1",
+			"host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=$role" ],
+		'<', \undef, '>&', $outputs[-1]);
+}
+
+# --- edits -----------------------------------------------------------------------------------
+
+my $first = $edits;
+my $late = 0;
+my $start = time;
+my $until = $start + SECONDS - 1;
+while (time < $until)
+{
+	my $next = time + EDIT_EVERY;
+	edit();
+	# Now and then the last edit has its second.
+	if ($edits % 50 == 0)
+	{
+		my $expected = values_of(number());
+		$late++ unless defined seconds_until(1, sub { !grep { kernel($_) ne $expected } @steady });
+		$steady[0]->query('SELECT 1');
+	}
+	# Sessions that are ended from outside, and that leave without a word.
+	if ($edits % 20 == 0)
+	{
+		my @short = map { $node->session(user => 'app') } 1 .. 2;
+		$watcher->query("SELECT pg_terminate_backend(@{[$short[0]->pid]})");
+		$short[1]->vanish;
+	}
+	my $left = $next - time;
+	sleep $left if $left > 0;
+}
+my $rate = ($edits - $first) / (time - $start);
+$_->finish foreach @clients;
+
+# --- the end ---------------------------------------------------------------------------------
+
+my $expected = values_of(number());
+seconds_until(1, sub { !grep { kernel($_) ne $expected } @steady });
+is_deeply([ grep { $_ ne $expected } map { kernel($_) } @steady ], [], 'every session has the last policy');
+is($late, 0, 'and had it within a second meanwhile');
+cmp_ok($rate, '>', 10, sprintf 'there were %.1f edits a second', $rate);
+my $connections = 0;
+foreach my $output (map { $$_ } @outputs)
+{
+	my ($transactions) = $output =~ /number of transactions actually processed: (\d+)/;
+	$connections += $transactions // 0;
+	like($output, qr/number of failed transactions: 0 /, 'no connection failed, no look saw a mix');
+	unlike($output, qr/error|FATAL|aborted/i, 'nor did anything else go wrong') or diag $output;
+}
+cmp_ok($connections / SECONDS, '>', 50,
+	sprintf 'there were %.0f connections a second', $connections / SECONDS);
+
+is(join(' ', @{ $admin->query('SELECT sessions, applied, overridden, failed, pending FROM keepalive_apply()')->[0] }),
+	'12 10 0 0 0', 'no slot has been left behind');
+my @burst;
+eval { push @burst, $node->session(user => 'strict') while @burst < 200 };
+like($@, qr/^FATAL: 53300/, 'as many sessions as there may be');
+cmp_ok(scalar @burst, '>=', MAX_CONNECTIONS - 12 - 10, 'are many');
+is_deeply([ grep { $_ ne $expected } map { kernel($_) } @burst ], [], 'and all of them have their policy');
+edit();
+$expected = values_of(number());
+seconds_until(1, sub { !grep { kernel($_) ne $expected } @steady, @burst });
+is_deeply([ grep { $_ ne $expected } map { kernel($_) } @steady, @burst ], [], 'and its next change');
+$_->terminate foreach @burst;
+
+is_deeply([ map { $_->[0] } @{ $admin->query(
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'}) } ],
+	[$worker], 'the worker is the same');
+my @log = grep { !/terminating connection due to administrator command|sorry, too many clients|remaining connection slots/ }
+  grep { /WARNING|ERROR|FATAL|PANIC|failed|TRAP|was terminated/ } split /\n/, slurp_file($node->logfile);
+is_deeply(\@log, [], 'the server\'s log has no complaint');
+
+done_testing();

@@ -1,0 +1,145 @@
+# keepalive_sockets(): every TCP socket of every process of a server, of whatever kind
+# the process is, and none of another server's.
+use strict;
+use warnings;
+
+use IO::Socket::IP ();
+use JSON::PP 'decode_json';
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Oracle 'socket_lines';
+use Test::More;
+use Time::HiRes 'sleep';
+
+my $primary = KeepaliveGuard::Cluster->start_new('primary',
+	allows_streaming => 'logical', conf => "listen_addresses = '127.0.0.1, ::1'\n");
+$primary->safe_psql('postgres', <<'END');
+CREATE TABLE t (i int);
+CREATE PUBLICATION everything FOR ALL TABLES;
+END
+$primary->backup('backup');
+
+# A standby and a subscriber, over TCP.
+my $port = $primary->port;
+my $standby = KeepaliveGuard::Cluster->new('standby');
+$standby->init_from_backup($primary, 'backup');
+$standby->append_conf('postgresql.conf',
+	"primary_conninfo = 'host=127.0.0.1 port=$port user=postgres'\nhot_standby = on\n");
+$standby->set_standby_mode;
+$standby->start;
+my $subscriber = KeepaliveGuard::Cluster->start_new('subscriber');
+$subscriber->safe_psql('postgres', <<"END");
+CREATE TABLE t (i int);
+CREATE SUBSCRIPTION s CONNECTION 'host=::1 port=$port user=postgres dbname=postgres' PUBLICATION everything;
+CREATE EXTENSION dblink;
+CREATE EXTENSION postgres_fdw;
+CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '$port', dbname 'postgres');
+CREATE USER MAPPING FOR postgres SERVER far OPTIONS (user 'postgres');
+CREATE FOREIGN TABLE far_t (i int) SERVER far OPTIONS (table_name 't');
+END
+$primary->wait_for_catchup('s');
+$primary->wait_for_catchup($standby, 'replay');
+
+my $fdw = $subscriber->session;
+$fdw->query('BEGIN; SELECT * FROM far_t');
+my $dblink = $subscriber->unix_session;
+$dblink->query("SELECT dblink_connect('far', 'host=127.0.0.1 port=$port user=postgres dbname=postgres')");
+
+sub sockets
+{
+	my ($node) = @_;
+	my $json = $node->safe_psql('postgres', 'SELECT json_agg(s) FROM keepalive_sockets() s');
+	return @{ decode_json($json) };
+}
+
+# --- outbound ------------------------------------------------------------------------
+
+my @standby = grep { $_->{kind} eq 'outbound' } sockets($standby);
+is_deeply(
+	[ map { [ @$_{qw(backend_type remote_addr remote_port tcp_state)} ] } @standby ],
+	[ [ 'walreceiver', '127.0.0.1', $port, 'ESTABLISHED' ] ],
+	'the WAL receiver');
+
+my $apply = $subscriber->safe_psql('postgres',
+	q{SELECT backend_type FROM pg_stat_activity WHERE backend_type LIKE 'logical replication%worker'});
+my @outbound = grep { $_->{kind} eq 'outbound' } sockets($subscriber);
+is_deeply(
+	[ sort map { join ' ', @$_{qw(backend_type remote_addr remote_port tcp_state)} } @outbound ],
+	[ sort "$apply ::1 $port ESTABLISHED", ("client backend 127.0.0.1 $port ESTABLISHED") x 2 ],
+	'the apply worker, postgres_fdw and dblink');
+is_deeply(
+	[ sort map { $_->{pid} } grep { $_->{backend_type} eq 'client backend' } @outbound ],
+	[ sort $fdw->pid, $dblink->pid ],
+	'with their backends');
+cmp_ok($_->{rtt_ms}, '>', 0, "$_->{backend_type} has a round-trip time") foreach @outbound;
+
+# Both ends of a connection find each other.
+my %at_primary = map { ("$_->{remote_addr} $_->{remote_port}" => $_) }
+  grep { $_->{kind} eq 'client' } sockets($primary);
+is_deeply(
+	[ map { $at_primary{"$_->{local_addr} $_->{local_port}"}{kind} } @standby, @outbound ],
+	[ ('client') x 4 ],
+	'the other ends are clients of the primary');
+is_deeply(
+	[ sort map { $at_primary{"$_->{local_addr} $_->{local_port}"}{backend_type} } @standby, @outbound ],
+	[ 'client backend', 'client backend', 'walsender', 'walsender' ],
+	'that serve walsenders and backends');
+my ($client) = grep { $_->{kind} eq 'client' } sockets($subscriber);
+is($client->{pid}, $fdw->pid, 'a backend with a client and a foreign server has a socket of each kind');
+is($client->{remote_port}, $fdw->port, 'told apart by their ports');
+
+# --- listeners -----------------------------------------------------------------------------
+
+my ($postmaster) = $primary->safe_psql('postgres', 'SELECT pg_read_file($$postmaster.pid$$)') =~ /^(\d+)/;
+sub listeners
+{
+	return grep { $_->{kind} eq 'listener' } sockets($primary);
+}
+is_deeply(
+	[ sort map { join ' ', @$_{qw(pid backend_type local_addr local_port tcp_state accept_queue)} } listeners() ],
+	[ map { "$postmaster postmaster $_ $port LISTEN 0" } '127.0.0.1', '::1' ],
+	'the listeners are the postmaster\'s, once each');
+my ($limit) = `ss -tlnH 'src 127.0.0.1:$port'` =~ /^LISTEN +\d+ +(\d+)/;
+is_deeply([ map { $_->{accept_queue_limit} } listeners() ], [ $limit, $limit ], 'with the limit that ss shows');
+
+my $reader = $primary->unix_session;
+kill 'STOP', $postmaster;
+my @waiting = map { IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $port) } 1 .. 5;
+sleep 0.1;
+is($reader->value(
+	q{SELECT string_agg(accept_queue::text, ' ' ORDER BY local_addr) FROM keepalive_sockets() WHERE kind = 'listener'}),
+	'5 0', 'connections that the postmaster has not accepted');
+kill 'CONT', $postmaster;
+undef @waiting;
+
+# --- none but its own, and all of them -----------------------------------------------------
+
+# By the descriptors of all processes whose parent that is.
+sub held_sockets
+{
+	my ($parent) = @_;
+	my %inode;
+	foreach my $status (glob '/proc/[0-9]*/status')
+	{
+		my ($pid) = $status =~ /(\d+)/;
+		open my $file, '<', $status or next;
+		my ($is) = map { /^PPid:\s+(\d+)/ ? $1 : () } <$file>;
+		next unless $is == $parent || $pid == $parent;
+		/^socket:\[(\d+)\]/ && $inode{$1}++ foreach map { readlink } glob "/proc/$pid/fd/*";
+	}
+	return \%inode;
+}
+foreach my $node ($primary, $standby, $subscriber)
+{
+	my ($pid) = $node->safe_psql('postgres', 'SELECT pg_read_file($$postmaster.pid$$)') =~ /^(\d+)/;
+	my $held = held_sockets($pid);
+	my %ends = map { $_->{text} =~ /\bino:(\d+)/ && $held->{$1} ? ("$_->{local_port} $_->{peer_port}" => 1) : () } socket_lines();
+	is_deeply(
+		[ sort map { "$_->{local_port} $_->{remote_port}" } grep { $_->{kind} ne 'listener' } sockets($node) ],
+		[ sort keys %ends ],
+		$node->name . ': all that its processes hold');
+}
+
+$subscriber->stop('immediate');
+$standby->stop('immediate');
+$primary->stop('immediate');
+done_testing();

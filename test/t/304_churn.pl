@@ -1,0 +1,157 @@
+# Connections that come and go while the reading functions look: never an error, never
+# a row that is not true of some moment in between.  CHURN_SECONDS in the environment
+# tells how long (default 15).
+#
+# Each client tells the test who it is by its application_name, which names the port of
+# its end, and which the test reads in the same row as what the kernel says.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Session;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $seconds = $ENV{CHURN_SECONDS} || 15;
+
+# Short connections to this port from few ports of the client, so that each is soon used
+# again, that end in every way; some stay for a while.
+sub churn
+{
+	my ($port, $first_port, $until) = @_;
+	my ($count, @kept) = (0);
+	while (time < $until)
+	{
+		my $client_port = $first_port + $count % 40;
+		my $s = eval {
+			KeepaliveGuard::Session->new(
+				port => $port, client_port => $client_port, user => 'churn',
+				application_name => "port $client_port");
+		};
+		$count++;
+		if (!$s)
+		{
+			sleep 0.001; # the port is still in use
+			next;
+		}
+		$s->try('SELECT 1') if $count % 2;
+		my $how = int rand 4;
+		if ($how == 0) { push @kept, $s }
+		elsif ($how == 1) { $s->terminate }
+		elsif ($how == 2) { $s->vanish }
+		else
+		{
+			# The backend sits in a query while its socket is dead and its port used again.
+			$s->send('SELECT pg_sleep(0.2)');
+			$s->reset;
+		}
+		shift(@kept)->reset if @kept > 20;
+	}
+	return $count;
+}
+
+sub start_churn
+{
+	my ($port, $first_port, $until) = @_;
+	my $pid = fork // die "fork: $!";
+	return $pid if $pid;
+	srand $first_port;
+	churn($port, $first_port, $until);
+	kill 'KILL', $$; # without the test's own END
+}
+
+my @nodes = (
+	KeepaliveGuard::Cluster->start_new('preloaded', conf => "client_connection_check_interval = 0\n"),
+	KeepaliveGuard::Cluster->start_new('plain', preload => 0));
+$nodes[1]->safe_psql('postgres', 'CREATE EXTENSION keepalive_guard');
+my (@readers, @stayers);
+foreach my $node (@nodes)
+{
+	$node->safe_psql('postgres', 'CREATE ROLE churn LOGIN');
+	push @readers, $node->unix_session;
+	push @stayers, [ map { $node->session(application_name => 'stays') } 1 .. 5 ];
+}
+
+# What must not be.  A port in application_name tells of the client's end.
+my %wrong = (
+	'a row of another connection in keepalive_status()' => <<'END',
+SELECT count(*) FROM keepalive_status()
+WHERE application_name LIKE 'port %' AND application_name <> 'port ' || client_port
+END
+	'a listener, or a socket without process, as a session' => <<'END',
+SELECT count(*) FROM keepalive_status() WHERE transport = 'tcp' AND tcp_state NOT IN
+	('ESTABLISHED', 'CLOSE_WAIT', 'CLOSE', 'LAST_ACK', 'FIN_WAIT1', 'FIN_WAIT2', 'CLOSING')
+END
+	'a row twice' => <<'END',
+SELECT count(*) FROM (
+	SELECT FROM keepalive_status() GROUP BY pid HAVING count(*) > 1
+	UNION ALL
+	SELECT FROM keepalive_tcp_info() GROUP BY pid HAVING count(*) > 1
+	UNION ALL
+	SELECT FROM keepalive_sockets() WHERE kind = 'client' GROUP BY remote_addr, remote_port HAVING count(*) > 1) x
+END
+	# bytes_acked, _received: a session has received its startup packet, as it is listed.
+	'a struct tcp_info of no session' => <<'END',
+SELECT count(*) FROM keepalive_tcp_info() WHERE state IS NOT NULL
+	AND (state NOT IN (1, 4, 5, 7, 8, 9, 11) OR bytes_received = 0
+		OR local_port <> current_setting('port')::int OR remote_port IS NULL)
+END
+	'two sessions with the same socket' => <<'END',
+SELECT count(*) FROM (
+	SELECT FROM keepalive_tcp_info() WHERE state IS NOT NULL
+	GROUP BY local_addr, remote_addr, remote_port HAVING count(*) > 1) x
+END
+	'a socket of a process that is none of the server' => <<'END',
+SELECT count(*) FROM keepalive_sockets()
+WHERE kind = 'outbound' OR kind = 'client' AND (backend_type = 'postmaster'
+	OR local_port <> current_setting('port')::int)
+END
+	'a missing row of a session that stays' => <<'END',
+SELECT 5 - count(*) FROM keepalive_status() s JOIN keepalive_tcp_info() i USING (pid)
+	JOIN keepalive_sockets() o USING (pid)
+WHERE application_name = 'stays' AND s.tcp_state = 'ESTABLISHED' AND i.state = 1
+	AND o.tcp_state = 'ESTABLISHED' AND s.client_port = i.remote_port AND o.remote_port = i.remote_port
+	AND s.backend_type = o.backend_type
+END
+);
+
+my $until = time + $seconds;
+my @churners = map { my $node = $_; map { start_churn($node->port, $_, $until) } 20_000, 21_000 } @nodes;
+my (%found, %errors, $reads, %seen);
+while (time < $until)
+{
+	foreach my $i (0, 1)
+	{
+		foreach my $what (sort keys %wrong)
+		{
+			my $result = $readers[$i]->try($wrong{$what});
+			$errors{"$result->{error}{message}"}++ if $result->{error};
+			$errors{"$_->{message}"}++ foreach @{ $result->{notices} };
+			my $count = $result->{error} ? 0 : $result->{rows}[0][0];
+			$found{ $nodes[$i]->name . ": $what" } += $count if $count;
+			$reads++;
+		}
+		my $states = $readers[$i]->query(
+			q{SELECT tcp_state, count(*) FROM keepalive_status() WHERE application_name LIKE 'port %' GROUP BY 1});
+		$seen{$i}{ $_->[0] // 'NULL' } += $_->[1] foreach @$states;
+	}
+}
+waitpid $_, 0 foreach @churners;
+
+is_deeply(\%found, {}, "$reads readings in $seconds s: no wrong row");
+is_deeply(\%errors, {}, 'no error and no notice');
+foreach my $i (0, 1)
+{
+	my $name = $nodes[$i]->name;
+	my $connections = $readers[$i]->value(
+		q{SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'});
+	cmp_ok($connections, '>', 20 * $seconds, "$name: $connections connections came and went");
+	note join ', ', map { "$_: $seen{$i}{$_}" } sort keys %{ $seen{$i} };
+	ok($seen{$i}{$_}, "$name: some seen in $_") foreach qw(ESTABLISHED CLOSE);
+	is($readers[$i]->value('SELECT count(*) FROM keepalive_status()'), 6, "$name: in the end those that stay")
+	  if $nodes[$i]->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'churn'});
+	is($_->value('SELECT 1'), 1, "$name: alive") foreach @{ $stayers[$i] };
+	$nodes[$i]->stop('immediate');
+}
+
+done_testing();

@@ -50,9 +50,15 @@ Millis latest_first_retransmission(Millis rto)
 Span retransmission_gives_up(const Watch &watch, const KernelLimits &limits, Millis rto)
 {
 	const Millis first = latest_first_retransmission(rto);
-	// tcp_clamp_rto_to_user_timeout(): the timer fires when the user timeout ends.
-	if (watch.user_timeout_ms != 0)
-		return {watch.user_timeout_ms, first + late(watch.user_timeout_ms)};
+	// tcp_clamp_rto_to_user_timeout(): the timer fires when the user timeout ends.  But
+	// word that the peer is unreachable, from a router or ARP, arms it for the back-off
+	// before the last, without regard to the user timeout (tcp_ld_RTO_revert).  That
+	// back-off is at most half of what has passed, and an RTO.
+	if (const Millis user_timeout = watch.user_timeout_ms)
+	{
+		const Millis reverted = std::min(limits.rto_max, user_timeout / 2 + rto);
+		return {user_timeout, first + late(user_timeout) + late(reverted)};
+	}
 	// Otherwise it is looked at when the timer fires.  The last time before the limit
 	// is S = rto * (2 + 4 + ... + 2^k) at the most; the next is 2^(k+1) * rto later,
 	// which is S + 2 * rto, or rto_max.

@@ -72,6 +72,23 @@ int idle_for_path(Millis path_idle_timeout)
 	return idle > 0 ? idle : whole_seconds_within(share) > 0 ? 1 : 0;
 }
 
+// The longest one that finds a peer within `promise` while data is in flight.
+Millis longest_user_timeout(Millis promise, const KernelLimits &limits)
+{
+	Watch watch{};
+	Millis kept = 1;
+	Millis broken = std::min<Millis>(promise, INT32_MAX);
+	while (broken - kept > 1)
+	{
+		watch.user_timeout_ms = static_cast<std::int32_t>((kept + broken) / 2);
+		if (*detection(watch, limits).in_flight.latest <= promise)
+			kept = watch.user_timeout_ms;
+		else
+			broken = watch.user_timeout_ms;
+	}
+	return kept;
+}
+
 Plan impossible(PlanError error, Millis minimum)
 {
 	Plan plan{};
@@ -179,7 +196,7 @@ Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
 	plan.detection = detection(watch, limits);
 	plan.probes_per_hour = (3600 + idle - 1) / idle;
 	plan.client_user_timeout_ms =
-		rounded(std::min(armed_within(promise - 2 * late(tcp_timeout_init)),
+		rounded(std::min(longest_user_timeout(promise, limits),
 	                     promise - late(watch.interval_s * second)));
 	KernelLimits other = limits;
 	Watch kernel_only{};

@@ -112,9 +112,18 @@ TEST(Detection, MeasuredInFlight)
 		KernelLimits limits;
 		double seconds;
 	} const measured[] = {
-		{3000, usual, 3.43},  {5000, usual, 5.45}, {20000, usual, 20.65},
-		{500, usual, 0.92},   {1000, usual, 1.44}, {0, limits(5), 13.4},
-		{0, limits(3), 6.66}, {0, usual, 925},     {0, limits(5, 1000), 5.8},
+		{3000, usual, 3.43},
+		{5000, usual, 5.45},
+		{20000, usual, 20.65},
+		{500, usual, 0.92},
+		{1000, usual, 1.44},
+		{0, limits(5), 13.4},
+		{0, limits(3), 6.66},
+		{0, usual, 925},
+		{0, limits(5, 1000), 5.8},
+		// Unreachable from 10 s on.
+		{13750, usual, 20.44},
+		{15000, usual, 20.44},
 	};
 	for (const auto &m : measured)
 		EXPECT_TRUE(holds(

@@ -205,7 +205,7 @@ TEST(Plan, Texts)
 	const Plan plan = make_plan(intent, 1000, usual);
 	EXPECT_EQ(libpq_options(plan),
 	          "keepalives=1 keepalives_idle=18 keepalives_interval=5 "
-	          "keepalives_count=6 tcp_user_timeout=50000");
+	          "keepalives_count=6 tcp_user_timeout=32000");
 	EXPECT_EQ(sysctl_lines(plan), "net.ipv4.tcp_keepalive_time = 18\n"
 	                              "net.ipv4.tcp_keepalive_intvl = 5\n"
 	                              "net.ipv4.tcp_keepalive_probes = 6\n"

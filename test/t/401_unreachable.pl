@@ -1,0 +1,58 @@
+# A router that says, late, that the client is unreachable: by that the kernel arms its
+# timer without regard to TCP_USER_TIMEOUT (tcp_ld_RTO_revert), which the model has to
+# reckon with.
+use strict;
+use warnings;
+
+use IPC::Run ();
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Network;
+use KeepaliveGuard::Oracle 'wait_until_acknowledged';
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $network = KeepaliveGuard::Network->new;
+my $host = $network->add_host;
+my $node = KeepaliveGuard::Cluster->start_new('primary');
+my $superuser = $node->unix_session;
+
+# Its notification is sent again at about 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s.
+my @sessions;
+foreach my $user_timeout (11, 12, 13, 13.5, 13.75, 14, 15)
+{
+	my $session = $node->session(host => $host);
+	$session->query('SET tcp_user_timeout = ' . 1000 * $user_timeout);
+	$session->query('LISTEN going');
+	wait_until_acknowledged($session->port);
+	push @sessions, { session => $session, user_timeout => $user_timeout };
+}
+$host->drop;
+$superuser->query('NOTIFY going');
+my $gone = time;
+sleep 10;
+$host->unreachable;
+while (time - $gone < 40 && grep { !$_->{end} } @sessions)
+{
+	foreach my $s (grep { !$_->{end} } @sessions)
+	{
+		$s->{end} = time - $gone unless -d '/proc/' . $s->{session}->pid;
+	}
+	sleep 0.02;
+}
+
+my $input = join '', map { "silent in_flight 1 7200 75 9 @{[ 1000 * $_->{user_timeout} ]} 0 0 0 1000 15 120000 0\n" }
+  @sessions;
+my $output;
+IPC::Run::run([ 'make', '-s', 'build/predict', "PG_CONFIG=$ENV{PG_CONFIG}" ]) or die 'build/predict';
+IPC::Run::run(['build/predict'], '<', \$input, '>', \$output) or die 'build/predict';
+my @predicted = split /\n/, $output;
+foreach my $s (@sessions)
+{
+	my ($earliest, $latest) = map { $_ / 1000 } split ' ', shift @predicted;
+	cmp_ok($s->{end} // 'never', '>=', $earliest, "user timeout $s->{user_timeout}: not before it");
+	cmp_ok($s->{end}, '<=', $latest + 1, 'nor later than the model says');
+}
+my ($longest) = sort { $b <=> $a } map { $_->{end} - $_->{user_timeout} } @sessions;
+cmp_ok($longest, '>', 4, "which is by far longer than the user timeout ($longest s)");
+
+done_testing();

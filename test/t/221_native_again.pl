@@ -30,6 +30,7 @@ my @roles = map { ("app_$_", "free_$_") } qw(plain role both);
 $admin->query("CREATE ROLE $_ LOGIN") foreach @roles;
 $admin->query("CREATE ROLE $_ LOGIN SUPERUSER") foreach 'app_boss', 'free_boss';
 $admin->query('CREATE DATABASE special');
+$admin->query('ALTER ROLE ALL SET tcp_keepalives_count = 6');
 foreach my $i (0 .. 4)
 {
 	$admin->query("ALTER DATABASE special SET $SETTINGS[$i] = " . ($own[$i] + 1)) if $i != 1;
@@ -188,7 +189,8 @@ foreach my $enforcement (qw(default ceiling locked))
 	my $expected = {
 		default => '41/21/3/45000', ceiling => '41/20/3/40000', locked => '50/20/4/40000' }->{$enforcement};
 	is(kernel($before{'SET'}{idle}), $expected, "$enforcement: the policy is in force");
-	is(kernel($before{'postgresql.conf'}{idle}), '50/20/4/40000', "$enforcement: without own settings too");
+	my $count = $enforcement eq 'default' ? 6 : 4; # ALTER ROLE ALL
+	is(kernel($before{'postgresql.conf'}{idle}), "50/20/$count/40000", "$enforcement: without own settings too");
 
 	# Those who come with the policy in force cannot SET what they like.
 	foreach my $kind (keys %kinds)

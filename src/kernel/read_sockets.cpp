@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 
 namespace guard
 {
@@ -17,6 +18,17 @@ ReadOutcome outcome(ReadOutcome::Kind kind, int error, const char *message) noex
 	ReadOutcome result = {kind, error, ""};
 	std::snprintf(result.message, sizeof(result.message), "%s", message);
 	return result;
+}
+
+// The process's own netlink socket, opened when first needed and kept: opening one and
+// making sure that it answers costs as much as a handful of sockets.  Closed on exec,
+// and by the end of the process.
+SockDiag &process_diag()
+{
+	static std::unique_ptr<SockDiag> kept;
+	if (!kept)
+		kept = std::make_unique<SockDiag>();
+	return *kept;
 }
 
 // Runs read(), which returns an outcome, and makes one of what it throws.
@@ -49,8 +61,7 @@ template <typename Read> ReadOutcome with_or_without_netlink(Read read) noexcept
 	const ReadOutcome by_netlink = without_exception(
 		[&]
 		{
-			SockDiag diag;
-			read(&diag);
+			read(&process_diag());
 			return outcome(ReadOutcome::ok, 0, "");
 		});
 	if (by_netlink.kind != ReadOutcome::refused)
@@ -100,7 +111,7 @@ ReadOutcome read_sockets(const SocketId *wanted, std::size_t n, SocketFacts *ans
 	return without_exception(
 		[&]
 		{
-			SockDiag().query(wanted, n, answers, details);
+			process_diag().query(wanted, n, answers, details);
 			return outcome(ReadOutcome::ok, 0, "");
 		});
 }

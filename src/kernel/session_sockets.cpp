@@ -109,7 +109,8 @@ void find_session_sockets(SockDiag *diag, const SessionSocket *wanted, std::size
 	std::vector<std::size_t> missing;
 	for (std::size_t i = 0; i < n; i++)
 	{
-		answers[i] = SocketFacts{};
+		if (!diag)
+			answers[i] = SocketFacts{};
 		if (wanted[i].id.remote.family == 0)
 			continue;
 		if (diag && wanted[i].id.cookie != 0)

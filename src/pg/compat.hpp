@@ -131,4 +131,11 @@ inline LocalPgBackendStatus *local_backend_status(int i)
 #endif
 }
 
+// What PostgreSQL publishes of its backends, MaxBackends entries by backend number.  The
+// array itself is static in backend_status.c, but everybody knows his own entry.
+inline const PgBackendStatus *backend_statuses()
+{
+	return MyBEEntry - my_backend_number();
+}
+
 } // namespace guard::pg::compat

@@ -25,8 +25,8 @@ Datum interval_datum(std::int64_t milliseconds)
 
 Datum microseconds_datum(std::int64_t microseconds)
 {
-	auto *interval = static_cast<Interval *>(palloc0(sizeof(Interval)));
-	interval->time = microseconds;
+	auto *interval = static_cast<Interval *>(palloc(sizeof(Interval)));
+	*interval = {microseconds, 0, 0};
 	return IntervalPGetDatum(interval);
 }
 

@@ -58,7 +58,7 @@ template <int columns> struct RowValues
 			add_null();
 			return;
 		}
-		auto *copy = static_cast<NameData *>(palloc0(sizeof(NameData)));
+		auto *copy = static_cast<NameData *>(palloc(sizeof(NameData)));
 		namestrcpy(copy, name);
 		add(NameGetDatum(copy));
 	}

@@ -3,15 +3,13 @@
 #include "pg/session_list.hpp"
 
 #include "pg/compat.hpp"
-
-#include <algorithm>
+#include "pg/read_report.hpp"
 
 #include <netinet/in.h>
 
 extern "C"
 {
 #include "catalog/pg_authid.h"
-#include "pgstat.h"
 #include "postmaster/postmaster.h"
 #include "storage/procarray.h"
 #include "utils/acl.h"
@@ -22,52 +20,52 @@ namespace guard::pg
 namespace
 {
 
-struct SlotOfPid
-{
-	std::int32_t pid;
-	const Slot *slot;
-};
+// With slots, so many sessions at a time as the kernel is asked for in one go.  Without,
+// all at once: they are found by walking through the kernel's table.
+constexpr int sessions_at_a_time = 128;
 
-bool by_pid(const SlotOfPid &a, const SlotOfPid &b)
+// As pgstat_read_current_status() in backend_status.c, but only what is needed: that
+// copies, among other things, every backend's query.  False if the entry is not in use
+// by a session, or changes all the time.
+bool read_backend(const PgBackendStatus &shared_entry, Session &session, Backend &backend)
 {
-	return a.pid < b.pid;
-}
-
-// The slots in use, ordered by pid.
-SlotOfPid *slots_in_use(int *count)
-{
-	*count = 0;
-	if (shared == nullptr)
-		return nullptr;
-	auto *slots =
-		static_cast<SlotOfPid *>(palloc(shared->slot_count * sizeof(SlotOfPid)));
-	for (uint32 i = 0; i < shared->slot_count; i++)
+	auto *entry = const_cast<volatile PgBackendStatus *>(&shared_entry);
+	for (int attempt = 0; attempt < 1000; attempt++)
 	{
-		const Slot &slot = shared_slots()[i];
-		// A hint only: find_slot() looks again.
-		std::int32_t pid =
-			*const_cast<const volatile std::int32_t *>(&slot.session.value.pid);
-		if (pid != 0)
-			slots[(*count)++] = {pid, &slot};
+		int before;
+		int after;
+		pgstat_begin_read_activity(entry, before);
+		session.pid = entry->st_procpid;
+		if (session.pid > 0)
+		{
+			backend.type = entry->st_backendType;
+			backend.started = entry->st_proc_start_timestamp;
+			backend.database = entry->st_databaseid;
+			backend.role = entry->st_userid;
+			memcpy(&backend.client, const_cast<const SockAddr *>(&entry->st_clientaddr),
+			       sizeof(SockAddr));
+			strlcpy(backend.application_name, entry->st_appname, NAMEDATALEN);
+		}
+		pgstat_end_read_activity(entry, after);
+		if (pgstat_read_activity_complete(before, after))
+			return session.pid > 0 &&
+			       (backend.type == B_BACKEND || backend.type == B_WAL_SENDER);
+		CHECK_FOR_INTERRUPTS();
 	}
-	std::sort(slots, slots + *count, by_pid);
-	return slots;
+	return false;
 }
 
-void find_slot(ListedSession &listed, const SlotOfPid *slots, int count)
+// Slots and PostgreSQL's entries have the same numbers.
+void find_slot(ListedSession &listed, int number)
 {
-	const PgBackendStatus &backend = listed.status->backendStatus;
-	const SlotOfPid *end = slots + count;
-	const SlotOfPid *found =
-		std::lower_bound(slots, end, SlotOfPid{backend.st_procpid, nullptr}, by_pid);
-	if (found == end || found->pid != backend.st_procpid)
+	if (shared == nullptr)
 		return;
+	const Slot &slot = shared_slots()[number];
 	Session session;
-	if (found->slot->session.read(session) && session.pid == backend.st_procpid &&
-	    session.started == backend.st_proc_start_timestamp &&
-	    found->slot->wanted.read(listed.wanted))
+	if (slot.session.read(session) && session.pid == listed.session.pid &&
+	    session.started == listed.backend.started && slot.wanted.read(listed.wanted))
 	{
-		listed.slot = found->slot;
+		listed.slot = &slot;
 		listed.session = session;
 	}
 }
@@ -96,54 +94,73 @@ Endpoint client_endpoint(const SockAddr &client)
 // What can be said of a session without a slot.
 void describe_without_slot(ListedSession &listed)
 {
-	const PgBackendStatus &backend = listed.status->backendStatus;
 	Session &session = listed.session;
-	session.pid = backend.st_procpid;
-	session.socket.remote = client_endpoint(backend.st_clientaddr);
+	session.socket = {};
+	session.socket.remote = client_endpoint(listed.backend.client);
 	session.transport =
 		session.socket.remote.family != 0 ? Transport::tcp : Transport::unix_socket;
 	session.socket.local.port = PostPortNumber;
+	listed.wanted = {};
+}
+
+template <typename T> T *array_of(int count)
+{
+	return static_cast<T *>(palloc(count * sizeof(T)));
 }
 
 } // namespace
 
-SessionList list_sessions()
+SessionWalk begin_walk(Details details)
 {
-	int slot_count;
-	SlotOfPid *slots = slots_in_use(&slot_count);
-
+	SessionWalk walk = {};
+	walk.details = details;
 	// As HAS_PGSTAT_PERMISSIONS in pgstatfuncs.c.
-	Oid user = GetUserId();
-	bool sees_all = has_privs_of_role(user, ROLE_PG_READ_ALL_STATS);
+	walk.user = GetUserId();
+	walk.sees_all = has_privs_of_role(walk.user, ROLE_PG_READ_ALL_STATS);
+	walk.room = shared != nullptr ? sessions_at_a_time : MaxBackends;
+	walk.sessions = array_of<ListedSession>(walk.room);
+	walk.sockets = array_of<SessionSocket>(walk.room);
+	walk.facts = array_of<SocketFacts>(walk.room);
+	return walk;
+}
 
-	int backends = pgstat_fetch_stat_numbackends();
-	SessionList list = {};
-	list.sessions =
-		static_cast<ListedSession *>(palloc0((backends + 1) * sizeof(ListedSession)));
-	for (int i = 1; i <= backends; i++)
+bool next_sessions(SessionWalk &walk)
+{
+	const PgBackendStatus *entries = compat::backend_statuses();
+
+	for (walk.count = 0; walk.count < walk.room && walk.next < MaxBackends; walk.next++)
 	{
-		LocalPgBackendStatus *status = compat::local_backend_status(i);
-		if (status == nullptr || (status->backendStatus.st_backendType != B_BACKEND &&
-		                          status->backendStatus.st_backendType != B_WAL_SENDER))
+		ListedSession &listed = walk.sessions[walk.count];
+		if (!read_backend(entries[walk.next], listed.session, listed.backend))
 			continue;
-		ListedSession &listed = list.sessions[list.count++];
-		listed.status = status;
 		listed.visible =
-			sees_all || has_privs_of_role(user, status->backendStatus.st_userid);
-		find_slot(listed, slots, slot_count);
+			walk.sees_all || has_privs_of_role(walk.user, listed.backend.role);
+		listed.slot = nullptr;
+		find_slot(listed, walk.next);
 		if (listed.slot == nullptr)
 			describe_without_slot(listed);
+		walk.sockets[walk.count] = {};
+		if (listed.visible)
+			walk.sockets[walk.count] = {listed.session.pid, listed.session.socket};
+		walk.count++;
 	}
-	return list;
+	if (walk.count == 0)
+		return false;
+	report_reading(
+		read_session_sockets(walk.sockets, walk.count, walk.facts, walk.details));
+	return true;
 }
 
 bool still_there(const ListedSession &listed)
 {
 	if (listed.slot == nullptr)
 		return BackendPidGetProc(listed.session.pid) != nullptr;
-	Session now;
-	return listed.slot->session.read(now) && now.pid == listed.session.pid &&
-	       now.started == listed.session.started;
+	// Whose slot it is does not change while it is in use.
+	const Session &now = listed.slot->session.value;
+	pg_read_barrier();
+	return *const_cast<const volatile std::int32_t *>(&now.pid) == listed.session.pid &&
+	       *const_cast<const volatile std::int64_t *>(&now.started) ==
+	           listed.session.started;
 }
 
 } // namespace guard::pg

@@ -1,41 +1,88 @@
-// The sessions that the reading functions are about, as PostgreSQL and the guard's
-// slots know them.
+// The sessions that the reading functions are about, as PostgreSQL, the guard's slots
+// and the kernel know them.
 #pragma once
 
 #include "pg/postgres.hpp"
 
+#include "kernel/read_sockets.hpp"
 #include "pg/shared.hpp"
 
 extern "C"
 {
+#include "libpq/pqcomm.h"
 #include "utils/backend_status.h"
+#include "utils/memutils.h"
 }
 
 namespace guard::pg
 {
 
+// What pg_stat_activity shows of a backend, as far as it is needed here.
+struct Backend
+{
+	BackendType type;
+	TimestampTz started;
+	Oid database;
+	Oid role;
+	SockAddr client;
+	char application_name[NAMEDATALEN];
+};
+
 struct ListedSession
 {
-	const LocalPgBackendStatus *status; // good for this transaction (pgstat's snapshot)
-	const Slot *slot;                   // nullptr: the guard does not know the session
-	// Copies.  Without a slot: the transport, the client's end and the server's port, as
-	// PostgreSQL knows them, and nothing wanted.
+	Backend backend;
+	const Slot *slot; // nullptr: the guard does not know the session
+	// Copies.  Without a slot: the pid, the transport, the client's end and the server's
+	// port, as PostgreSQL knows them, and nothing wanted.
 	Session session;
 	Wanted wanted;
 	bool visible; // the caller may see the details, as in pg_stat_activity
 };
 
-struct SessionList
+// A walk through all client backends and walsenders, some at a time: so its memory is
+// small and stays in the processor's caches.
+struct SessionWalk
 {
-	ListedSession *sessions; // palloc'd
-	int count;
+	Details details;
+	Oid user;
+	bool sees_all;
+	int next;  // backend number to go on with
+	int room;  // of the arrays
+	int count; // in the arrays
+	ListedSession *sessions;
+	SessionSocket *sockets;
+	// As of find_session_sockets(); nothing is read for sessions that are not visible or
+	// have no TCP socket.
+	SocketFacts *facts;
 };
 
-// All client backends and walsenders.
-SessionList list_sessions();
+SessionWalk begin_walk(Details details);
+
+// Fills the arrays with the next sessions; false if there are no more.
+bool next_sessions(SessionWalk &walk);
 
 // Whether the session is still the one in its slot; without a slot, whether its process
 // is still a backend.
 bool still_there(const ListedSession &listed);
+
+// Calls visit(session, facts) for every session that is still there.  What it palloc's
+// lasts until it returns.
+template <typename Visit> void visit_sessions(Details details, Visit visit)
+{
+	SessionWalk walk = begin_walk(details);
+	MemoryContext context = AllocSetContextCreate(
+		CurrentMemoryContext, "keepalive sessions", ALLOCSET_DEFAULT_SIZES);
+	while (next_sessions(walk))
+		for (int i = 0; i < walk.count; i++)
+		{
+			if (!still_there(walk.sessions[i]))
+				continue;
+			MemoryContext caller = MemoryContextSwitchTo(context);
+			visit(walk.sessions[i], walk.facts[i]);
+			MemoryContextSwitchTo(caller);
+			MemoryContextReset(context);
+		}
+	MemoryContextDelete(context);
+}
 
 } // namespace guard::pg

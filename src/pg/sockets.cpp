@@ -5,7 +5,7 @@
 #include "pg/compat.hpp"
 #include "pg/datums.hpp"
 #include "pg/malloced.hpp"
-#include "pg/session_facts.hpp"
+#include "pg/read_report.hpp"
 
 #include <algorithm>
 

@@ -3,7 +3,6 @@
 
 #include "pg/compat.hpp"
 #include "pg/datums.hpp"
-#include "pg/session_facts.hpp"
 #include "pg/session_list.hpp"
 #include "pg/session_state.hpp"
 #include "pg/shared.hpp"
@@ -91,6 +90,25 @@ void add_interval_or_null(RowValues<status_columns> &row, const Duration &durati
 		row.add_null();
 }
 
+// detection() of the same watch as the one before, mostly.
+const Detection &worst_cases(const Watch &watch, const KernelLimits &limits, Millis rto)
+{
+	static Watch last_watch = {};
+	static Millis last_rto = -1;
+	static KernelLimits last_limits;
+	static Detection last;
+	if (rto != last_rto || !(watch == last_watch) ||
+	    limits.tcp_retries2 != last_limits.tcp_retries2 ||
+	    limits.rto_max != last_limits.rto_max)
+	{
+		last = detection(watch, limits, rto);
+		last_watch = watch;
+		last_limits = limits;
+		last_rto = rto;
+	}
+	return last;
+}
+
 // health, dies_in, detects_idle, detects_busy of a TCP connection: the worst cases.
 // Without a slot its options are not known, nor what follows from them.
 void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
@@ -126,7 +144,7 @@ void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
 	if (listed.slot == nullptr)
 		return;
 
-	const Detection worst = detection(watch, limits, rto);
+	const Detection worst = worst_cases(watch, limits, rto);
 	add_interval_or_null(row, worst.idle.latest);
 	add_interval_or_null(row, worst.busy.latest);
 }
@@ -134,21 +152,19 @@ void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
 void add_session(ReturnSetInfo *result, const ListedSession &listed,
                  const SocketFacts &facts, const KernelLimits &limits)
 {
-	const PgBackendStatus *backend = &listed.status->backendStatus;
+	const Backend &backend = listed.backend;
 	RowValues<status_columns> row;
 
-	row.add(Int32GetDatum(backend->st_procpid));
-	row.add_name(OidIsValid(backend->st_databaseid)
-	                 ? get_database_name(backend->st_databaseid)
-	                 : nullptr);
-	row.add_name(OidIsValid(backend->st_userid)
-	                 ? GetUserNameFromId(backend->st_userid, true)
-	                 : nullptr);
-	row.add_text(backend->st_appname);
+	row.add(Int32GetDatum(listed.session.pid));
+	row.add_name(OidIsValid(backend.database) ? get_database_name(backend.database)
+	                                          : nullptr);
+	row.add_name(OidIsValid(backend.role) ? GetUserNameFromId(backend.role, true)
+	                                      : nullptr);
+	row.add_text(backend.application_name);
 
 	if (listed.visible)
 	{
-		row.add_text(GetBackendTypeDesc(backend->st_backendType));
+		row.add_text(GetBackendTypeDesc(backend.type));
 		const Session &session = listed.session;
 		bool tcp = session.transport == Transport::tcp;
 		if (tcp)
@@ -188,13 +204,10 @@ extern "C" PGDLLEXPORT Datum keepalive_status(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 
-	SessionList list = list_sessions();
+	const KernelLimits limits = kernel_limits();
 	Details details = {};
 	details.info = true;
-	SocketFacts *facts = facts_of_sessions(list, details);
-	KernelLimits limits = kernel_limits();
-	for (int i = 0; i < list.count; i++)
-		if (still_there(list.sessions[i]))
-			add_session(result, list.sessions[i], facts[i], limits);
+	visit_sessions(details, [&](const ListedSession &listed, const SocketFacts &facts)
+	               { add_session(result, listed, facts, limits); });
 	return 0;
 }

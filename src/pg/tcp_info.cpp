@@ -3,7 +3,6 @@
 
 #include "kernel/tcp_info.hpp"
 #include "pg/datums.hpp"
-#include "pg/session_facts.hpp"
 #include "pg/session_list.hpp"
 
 extern "C"
@@ -70,26 +69,23 @@ extern "C" PGDLLEXPORT Datum keepalive_tcp_info(PG_FUNCTION_ARGS)
 	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 	check_columns(result->setDesc);
 
-	SessionList list = list_sessions();
-	SocketFacts *facts = facts_of_sessions(list, {true, true, true});
-	for (int i = 0; i < list.count; i++)
-	{
-		const ListedSession &listed = list.sessions[i];
-		bool tcp = listed.session.transport == Transport::tcp;
-		if ((listed.visible && !tcp) || !still_there(listed))
-			continue;
-
-		RowValues<tcp_info_columns> row;
-		row.add(Int32GetDatum(listed.session.pid));
-		if (listed.visible)
-		{
-			row.add_endpoint(facts[i].found ? facts[i].id.local
-			                                : listed.session.socket.local);
-			row.add_endpoint(listed.session.socket.remote);
-			add_facts(row, facts[i], result->setDesc);
-		}
-		row.add_nulls_to(tcp_info_columns);
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
-	}
+	visit_sessions({true, true, true},
+	               [&](const ListedSession &listed, const SocketFacts &facts)
+	               {
+					   if (listed.visible && listed.session.transport != Transport::tcp)
+						   return;
+					   RowValues<tcp_info_columns> row;
+					   row.add(Int32GetDatum(listed.session.pid));
+					   if (listed.visible)
+					   {
+						   row.add_endpoint(facts.found ? facts.id.local
+			                                            : listed.session.socket.local);
+						   row.add_endpoint(listed.session.socket.remote);
+						   add_facts(row, facts, result->setDesc);
+					   }
+					   row.add_nulls_to(tcp_info_columns);
+					   tuplestore_putvalues(result->setResult, result->setDesc,
+		                                    row.values, row.nulls);
+				   });
 	return 0;
 }

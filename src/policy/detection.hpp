@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <tuple>
 
 #include "policy/duration.hpp"
 #include "policy/tcp_timing.hpp"
@@ -23,6 +24,17 @@ struct Watch
 	std::int32_t stall_timeout_ms;  // the guard's
 	std::int32_t watch_interval_ms; // keepalive_guard.watch_interval; 0: no guard
 };
+
+inline bool operator==(const Watch &a, const Watch &b)
+{
+	auto all = [](const Watch &w)
+	{
+		return std::tie(w.keepalive, w.idle_s, w.interval_s, w.count, w.user_timeout_ms,
+		                w.client_check_ms, w.dead_after_ms, w.stall_timeout_ms,
+		                w.watch_interval_ms);
+	};
+	return all(a) == all(b);
+}
 
 // The time from the peer's disappearance to the end of the backend, best and worst
 // case; never, if nothing but the backend's own next use of the socket can end it.  The

@@ -1,22 +1,9 @@
 #include "pg/postgres.hpp"
 
-#include "pg/session_facts.hpp"
+#include "pg/read_report.hpp"
 
 namespace guard::pg
 {
-
-SocketFacts *facts_of_sessions(const SessionList &list, Details details)
-{
-	auto *wanted =
-		static_cast<SessionSocket *>(palloc0((list.count + 1) * sizeof(SessionSocket)));
-	auto *facts =
-		static_cast<SocketFacts *>(palloc0((list.count + 1) * sizeof(SocketFacts)));
-	for (int i = 0; i < list.count; i++)
-		if (list.sessions[i].visible)
-			wanted[i] = {list.sessions[i].session.pid, list.sessions[i].session.socket};
-	report_reading(read_session_sockets(wanted, list.count, facts, details));
-	return facts;
-}
 
 void report_reading(const ReadOutcome &outcome)
 {

@@ -5,8 +5,9 @@
 //
 // with 0 or 1, seconds, seconds, a number, and milliseconds, and writes for each the
 // earliest and the latest end of the backend in ms after the fault, "-" for never.
-// SITUATION is waiting (for the client, nothing in flight), working, in_flight
-// or stalled (waiting to write against a closed window).
+// FAULT is silent, reset or closed.  SITUATION is waiting (for the client, nothing in
+// flight), working, in_flight, stalled (waiting to write against a closed window) or,
+// with silence, busy (working, and data is in flight).
 #include "policy/detection.hpp"
 
 #include <iostream>
@@ -90,6 +91,8 @@ Span silence(const Case &c)
 		return d.working;
 	if (c.situation == "in_flight")
 		return d.in_flight;
+	if (c.situation == "busy")
+		return d.busy;
 	return c.situation == "stalled" ? d.stalled : d.idle;
 }
 

@@ -1,7 +1,8 @@
 # When a backend ends after its client is gone, for each combination of what it was
 # doing, what watches over it and how the client went: always within what the model
 # (src/policy, asked through build/predict) says, and as keepalive_status() foretold on
-# the way.  All of them at once.  Writes the matrix to detection.md in $TESTDIR.
+# the way.  All of them at once.  Writes the matrix to matrix.md in $TESTDIR
+# (test/matrix).
 use strict;
 use warnings;
 
@@ -102,12 +103,13 @@ sub get_sysctl
 }
 
 my $network = KeepaliveGuard::Network->new;
+# Before there is a listener, from which its connections have the last one.
+set_sysctl([], $_, $sysctl{$_}) foreach sort keys %sysctl;
+set_sysctl([], 'tcp_rto_max_ms', 4000) if defined get_sysctl('tcp_rto_max_ms'); # from 6.15
+my $rto_max = get_sysctl('tcp_rto_max_ms') // 120_000;
 my $node = KeepaliveGuard::Cluster->start_new('primary',
 	conf => "max_connections = 250\nmax_wal_senders = 0\nkeepalive_guard.watch_interval = ${watch_interval}ms\n");
 my $superuser = $node->unix_session;
-
-set_sysctl([], $_, $sysctl{$_}) foreach sort keys %sysctl;
-my $rto_max = get_sysctl('tcp_rto_max_ms') // 120_000;
 
 foreach my $setting (@settings)
 {
@@ -178,10 +180,12 @@ foreach my $fault (@faults)
 
 # --- the model's intervals ----------------------------------------------------------
 
+# Sets { earliest, latest } of each of these: { kind, situation, policy }.
 sub predict
 {
+	my (@cases) = @_;
 	my $input = '';
-	foreach my $cell (@cells)
+	foreach my $cell (@cases)
 	{
 		my $p = $cell->{policy};
 		$input .= join(' ',
@@ -197,14 +201,14 @@ sub predict
 	IPC::Run::run([ 'make', '-s', 'build/predict', "PG_CONFIG=$ENV{PG_CONFIG}" ]) or die 'build/predict';
 	IPC::Run::run(['build/predict'], '<', \$input, '>', \$output) or die 'build/predict';
 	my @lines = split /\n/, $output;
-	die "build/predict: $output" unless @lines == @cells;
-	foreach my $cell (@cells)
+	die "build/predict: $output" unless @lines == @cases;
+	foreach my $cell (@cases)
 	{
 		@$cell{qw(earliest latest)} = map { $_ eq '-' ? undef : $_ / 1000 } split ' ', shift @lines;
 	}
 	return;
 }
-predict();
+predict(@cells);
 
 # --- the clients go -----------------------------------------------------------------
 
@@ -368,5 +372,47 @@ foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
 	$good &= cmp_ok($last, '<', 2.5, "$name: and converges");
 	show($cell) unless $good;
 }
+
+# The worst cases that keepalive_status() and keepalive_explain() tell.
+foreach my $setting (@settings)
+{
+	my ($name, $policy) = @$setting;
+	my @worst = map { { kind => 'silent', situation => $_, policy => $policy // {} } } qw(waiting busy);
+	predict(@worst);
+	my $expected = [ map { defined $_->{latest} ? 0 + $_->{latest} : undef } @worst ];
+	my ($cell) = grep { $_->{setting} eq $name && $_->{state} eq 'idle' } @cells;
+	my $numbers = sub { [ map { defined $_ ? 0 + $_ : undef } @_ ] };
+	is_deeply($numbers->(@$cell{qw(detects_idle detects_busy)}), $expected, "$name: the worst cases of a session");
+	my ($row) = @{ $superuser->query(<<"END") };
+SELECT extract(epoch FROM detects_idle), extract(epoch FROM detects_busy)
+FROM keepalive_explain('postgres', '$name', '10.77.1.2') WHERE wins
+END
+	is_deeply($numbers->(@$row), $expected, "$name: and of a session to come");
+}
+
+# --- the matrix, for doc/detection.md -------------------------------------------------
+
+sub cell_text
+{
+	my ($cell) = @_;
+	my $end = $cell->{end} ? seconds($cell->{end} - $cell->{after}) : 'never';
+	return 'never' if $end eq 'never' && !defined $cell->{latest};
+	return sprintf '%s (%s to %s)', $end, map { seconds($_) } @$cell{qw(earliest latest)};
+}
+
+open my $matrix, '>', "$ENV{TESTDIR}/matrix.md" or die "$ENV{TESTDIR}/matrix.md: $!";
+foreach my $fault (@faults)
+{
+	print $matrix "### \u$fault->[0]\n\n";
+	print $matrix join(' | ', 'The backend is', map { $_->[0] =~ /^dead/ ? "`$_->[0]`" : $_->[0] } @settings), "\n";
+	print $matrix join(' | ', ('---') x (1 + @settings)), "\n";
+	foreach my $state (@states)
+	{
+		my @row = grep { $_->{fault} eq $fault->[0] && $_->{state} eq $state->[0] } @cells;
+		print $matrix join(' | ', $state->[0], map { cell_text($_) } @row), "\n";
+	}
+	print $matrix "\n";
+}
+close $matrix or die "matrix.md: $!";
 
 done_testing();

@@ -787,30 +787,31 @@ GRANT EXECUTE ON FUNCTION keepalive_check() TO pg_monitor;
 CREATE VIEW keepalive_blockers WITH (security_invoker = true) AS
 WITH RECURSIVE suspect AS MATERIALIZED (
 	SELECT s.pid, s.datname, s.usename, s.application_name, s.client_addr, s.policy, s.health,
-		s.silent_for, s.dies_in,
-		clock_timestamp() - a.xact_start AS transaction_age,
+		s.silent_for, s.dies_in, a.xact_start,
 		greatest(age(a.backend_xid), age(a.backend_xmin)) AS xmin_age
 	FROM keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 	WHERE s.health <> 'alive'
 ),
 -- pg_blocking_pids() is dear: it is asked only about those who wait, and only while
--- there are suspects.
+-- there are suspects.  The cast makes the planner expect few of them; with many, it
+-- would spend seconds on JIT compilation.
 lock_wait AS MATERIALIZED (
 	SELECT coalesce(a.leader_pid, l.pid) AS waiter, blocker, l.waitstart
 	FROM pg_locks AS l
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 		CROSS JOIN LATERAL unnest(pg_blocking_pids(l.pid)) AS blocker
-	WHERE NOT l.granted AND EXISTS (SELECT FROM suspect)
+	WHERE l.granted::integer = 0 AND EXISTS (SELECT FROM suspect)
 ),
 held_up (pid, waiter, waitstart) AS (
-	SELECT blocker, waiter, waitstart FROM lock_wait WHERE blocker IN (SELECT pid FROM suspect)
+	SELECT blocker, waiter, waitstart
+	FROM lock_wait JOIN suspect ON blocker = pid
 	UNION
 	SELECT held_up.pid, lock_wait.waiter, lock_wait.waitstart
 	FROM held_up JOIN lock_wait ON lock_wait.blocker = held_up.waiter
 ),
 waits AS (
-	SELECT pid, count(DISTINCT waiter) AS waiting, clock_timestamp() - min(waitstart) AS oldest_wait
+	SELECT pid, count(DISTINCT waiter)::integer AS waiting, min(waitstart) AS first_wait
 	FROM held_up
 	WHERE waiter <> pid
 	GROUP BY pid
@@ -835,9 +836,9 @@ SELECT
 	health,
 	silent_for,
 	dies_in,
-	coalesce(waiting, 0)::integer AS waiting,
-	oldest_wait,
-	transaction_age,
+	coalesce(waiting, 0) AS waiting,
+	clock_timestamp() - first_wait AS oldest_wait,
+	clock_timestamp() - xact_start AS transaction_age,
 	coalesce(xmin_age >= oldest, false) AS holds_xmin,
 	xmin_age
 FROM suspect

@@ -634,7 +634,8 @@ finding (severity, subject, problem, hint) AS (
 	FROM condition WHERE NOT enabled
 	UNION ALL
 	SELECT 'warning', 'keepalive_guard.watch_interval',
-		format('dead_after and stall_timeout are without effect, and %s policies have one', count(*)),
+		format('dead_after and stall_timeout are without effect, for policy %s',
+			string_agg(format('"%s"', policy), ', ' ORDER BY policy)),
 		'ALTER SYSTEM RESET keepalive_guard.watch_interval; SELECT pg_reload_conf();'
 	FROM explained
 	WHERE (dead_after IS NOT NULL OR stall_timeout IS NOT NULL)
@@ -670,7 +671,7 @@ finding (severity, subject, problem, hint) AS (
 	FROM condition WHERE policies = 'unreadable'
 	UNION ALL
 	SELECT 'error', 'keepalive_policy',
-		format('%s invalid policies are not in force', skipped),
+		format('invalid policies are not in force: %s of them', skipped),
 		'grep ''skipping keepalive policy'' server.log'
 	FROM condition WHERE skipped > 0 AND NOT here
 	UNION ALL
@@ -687,8 +688,8 @@ finding (severity, subject, problem, hint) AS (
 		AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_truncate')
 	UNION ALL
 	SELECT 'warning', format('database "%s"', current_database()),
-		format('the %s policies in this database are without effect: keepalive_guard.database is "%s"',
-			count(*), policy_database),
+		format('the policies in this database are without effect: keepalive_guard.database is "%s"',
+			policy_database),
 		format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
 	FROM condition CROSS JOIN keepalive_policy
 	WHERE NOT here
@@ -753,27 +754,29 @@ finding (severity, subject, problem, hint) AS (
 
 	-- What sessions do.
 	UNION ALL
-	SELECT 'warning', subject,
-		format('%s sessions run a query for more than a minute with client_connection_check_interval off (pid %s): their clients may leave unnoticed',
-			count(*), string_agg(pid::text, ', ' ORDER BY pid)),
+	SELECT severity, subject, format(problem, pids),
 		CASE WHEN policy IS NULL
 			THEN 'ALTER SYSTEM SET client_connection_check_interval = ''10s''; SELECT pg_reload_conf();'
-			ELSE format('UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %L;', min(policy_table), policy) END
-	FROM session CROSS JOIN condition
-	WHERE long_query AND backend_type = 'client backend' AND client_connection_check_interval = interval '0'
-	GROUP BY subject, policy
-	UNION ALL
-	SELECT severity, subject, format(problem, count(*), string_agg(pid::text, ', ' ORDER BY pid)),
-		format(fix, min(policy_table), quote_literal(policy))
-	FROM session CROSS JOIN condition JOIN (VALUES
-			('failed', 'error', 'the kernel refused what the policy wants, in %s sessions (pid %s)',
-				'SELECT * FROM keepalive_status() WHERE policy_state = ''failed'';'),
-			('overridden', 'info', '%s sessions have other values than the policy''s (pid %s)',
-				'UPDATE %s SET enforcement = ''locked'' WHERE name = %s;'),
-			('pending', 'info', '%s sessions have not confirmed the policy''s values yet (pid %s)',
-				'SELECT * FROM keepalive_apply();'))
-			AS states (state, severity, problem, fix) ON policy_state = states.state
-	GROUP BY subject, policy, states.state, severity, problem, fix
+			ELSE format(fix, policy_table, quote_literal(policy)) END
+	FROM condition CROSS JOIN (
+			SELECT subject, policy, severity, problem, fix,
+				array_to_string((array_agg(pid ORDER BY pid))[1:5], ', ')
+					|| CASE WHEN count(*) > 5 THEN format(' and %s more', count(*) - 5) ELSE '' END AS pids
+			FROM session JOIN (VALUES
+				('failed', 'error', 'the kernel refused what the policy wants, for pid %s',
+					'SELECT * FROM keepalive_status() WHERE policy_state = ''failed'';'),
+				('overridden', 'info', 'other values than the policy''s are in force for pid %s',
+					'UPDATE %s SET enforcement = ''locked'' WHERE name = %s;'),
+				('pending', 'info', 'the policy''s values are not confirmed yet by pid %s',
+					'SELECT * FROM keepalive_apply();'),
+				('unchecked', 'warning', 'a query has been running for more than a minute, and client_connection_check_interval is off: the client may leave unnoticed by pid %s',
+					'UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %s;'))
+				AS trouble (kind, severity, problem, fix)
+				ON policy_state = kind
+					OR kind = 'unchecked' AND long_query AND backend_type = 'client backend'
+						AND client_connection_check_interval = interval '0'
+			WHERE kind <> 'pending' OR (SELECT up_to_date FROM condition)
+			GROUP BY subject, policy, kind, severity, problem, fix) AS troubled
 )
 SELECT severity, subject, problem, hint
 FROM finding

@@ -73,7 +73,7 @@ $admin->query('ALTER SYSTEM SET keepalive_guard.watch_interval = 0');
 $admin->query('SELECT pg_reload_conf()');
 sleep 0.3;
 my @findings = findings();
-like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are without effect, and 1 policies have one \|/,
+like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are without effect, for policy "dead_within_60s" \|/,
 	'nobody watches');
 my $error = $admin->try(q{SELECT keepalive_plan('1 min')})->{error};
 is_deeply([ @$error{qw(sqlstate message hint)} ],
@@ -119,16 +119,17 @@ like($error->{message} . $error->{detail}, qr/"role".*regular expression/s, 'the
 $node->safe_psql('postgres', 'CREATE DATABASE elsewhere');
 $node->safe_psql('elsewhere', 'CREATE EXTENSION keepalive_guard');
 my $elsewhere = $node->unix_session(dbname => 'elsewhere');
-like(join("\n", findings($elsewhere)), qr/\Aerror \| keepalive_policy \| 1 invalid policies are not in force \| grep [^|]*\z/,
+like(join("\n", findings($elsewhere)), qr/\Aerror \| keepalive_policy \| invalid policies are not in force: 1 of them \| grep [^|]*\z/,
 	'seen from another database');
 $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'bad one'});
 is_well('it is gone');
 is_deeply([ findings($elsewhere) ], [], 'seen from there too');
 
-$elsewhere->query(q{ALTER TABLE keepalive_policy DISABLE TRIGGER USER; INSERT INTO keepalive_policy (name) VALUES ('lost');
-	ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER USER});
+$elsewhere->query(q{ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard;
+	INSERT INTO keepalive_policy (name) VALUES ('lost');
+	ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard});
 like(join("\n", findings($elsewhere)),
-	qr/\Awarning \| database "elsewhere" \| the 1 policies in this database are without effect: keepalive_guard\.database is "postgres" \| .*\z/,
+	qr/\Awarning \| database "elsewhere" \| the policies in this database are without effect: keepalive_guard\.database is "postgres" \| .*\z/,
 	'policies where nobody looks');
 
 # In a schema that a session does not look in, the hint is qualified.
@@ -188,7 +189,7 @@ is_well('it is allowed');
 
 # --- not preloaded ---------------------------------------------------------------------
 
-$admin->query(q{ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements, "auto_explain"'});
+$node->append_conf('postgresql.conf', q{shared_preload_libraries = 'pg_stat_statements, "auto_explain"'});
 restarted();
 is_deeply([ findings() ],
 	[ q{error | shared_preload_libraries | keepalive_guard is not preloaded: no policy is in force, nobody watches | }

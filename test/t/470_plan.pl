@@ -1,0 +1,120 @@
+# keepalive_plan() against the kernel: short promises, kept at once for sessions in
+# every state whose client's packets are dropped.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Network;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $network = KeepaliveGuard::Network->new;
+my $node = KeepaliveGuard::Cluster->start_new('primary');
+my $admin = $node->unix_session;
+$admin->query(<<'END');
+CREATE TABLE locked AS SELECT 1 AS id;
+CREATE TABLE big AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 50000);
+END
+my $lock = $node->unix_session;
+$lock->query('BEGIN; LOCK TABLE locked');
+
+my @intents = (
+	{ within => 10 },
+	{ within => 12, path => 5 },
+	{ within => 15 });
+
+# A session of each kind in a host: { state => pid }.  The sessions are kept in @sessions.
+my @sessions;
+
+sub sessions_in
+{
+	my ($host) = @_;
+	my %pid;
+	my $new = sub {
+		my ($state, $sql, %options) = @_;
+		my $session = $node->session(host => $host, application_name => $state, %options);
+		$session->query($sql) if $sql;
+		push @sessions, $session;
+		$pid{$state} = $session->pid;
+		return $session;
+	};
+	$new->('idle');
+	$new->('idle in transaction', 'BEGIN; SELECT 1');
+	$new->('listening', 'LISTEN news');
+	$new->('sleeping')->send('SELECT pg_sleep(300)');
+	$new->('waiting for a lock')->send('SELECT * FROM locked');
+	$new->('answering late')->send('SELECT pg_sleep(4)');
+	$new->('closed window', undef, receive_buffer => 4096)->send('SELECT * FROM big');
+	my $client = $host->start('psql', '-XAtqo', '/dev/null', '-c', 'COPY (SELECT a.x FROM big a, big b) TO STDOUT',
+		"host=@{[$host->server]} port=@{[$node->port]} user=postgres dbname=postgres application_name=sending");
+	push @sessions, $client;
+	my $until = time + 20;
+	sleep 0.1 until time > $until
+	  || ($pid{sending} = $admin->value("SELECT max(pid) FROM pg_stat_activity WHERE application_name = 'sending' AND client_addr = '@{[$host->address]}'"));
+	return \%pid;
+}
+
+foreach my $intent (@intents)
+{
+	my $host = $intent->{host} = $network->add_host;
+	my $path = $intent->{path} ? "'$intent->{path} s'" : 'NULL';
+	my $call = "keepalive_plan('$intent->{within} s', $path)";
+	@$intent{qw(insert earliest latest)} =
+	  @{ $admin->query("SELECT policy, extract(epoch FROM earliest_any), extract(epoch FROM detects_any) FROM $call")->[0] };
+	cmp_ok($intent->{latest}, '<', $intent->{within}, "$call promises what it was asked for");
+	$admin->query($intent->{insert});
+	$admin->query(sprintf q{UPDATE keepalive_policy SET client = '%s' WHERE name = 'dead_within_%ds'},
+		$host->address, $intent->{within});
+}
+$node->wait_for_policies;
+my ($cpu) = map { $node->session(host => $_->{host}, application_name => 'computing') } $intents[0];
+push @sessions, $cpu;
+$_->{pid} = sessions_in($_->{host}) foreach @intents;
+$cpu->send('SELECT count(*) FROM generate_series(1, 100000000000)');
+$intents[0]{pid}{computing} = $cpu->pid;
+
+# Everybody is well and governed.
+sleep 3;
+foreach my $intent (@intents)
+{
+	my $pids = join ',', values %{ $intent->{pid} };
+	my $good = $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid IN ($pids) AND policy = 'dead_within_$intent->{within}s' AND policy_state = 'applied' AND health IN ('alive', 'zero_window')");
+	is($good, scalar keys %{ $intent->{pid} }, "within $intent->{within} s: all sessions are alive");
+}
+
+# They vanish, all at once as far as the test can do that.
+foreach my $intent (@intents)
+{
+	$intent->{host}->drop;
+	$intent->{dropped} = time;
+}
+$admin->query('NOTIFY news');
+
+my $left = 1;
+my $end = time + 40;
+while ($left && time < $end)
+{
+	$left = 0;
+	foreach my $intent (@intents)
+	{
+		foreach my $state (keys %{ $intent->{pid} })
+		{
+			next if $intent->{seconds}{$state};
+			if (-d "/proc/$intent->{pid}{$state}") { $left++ }
+			else { $intent->{seconds}{$state} = time - $intent->{dropped} }
+		}
+	}
+	sleep 0.02;
+}
+
+foreach my $intent (@intents)
+{
+	foreach my $state (sort keys %{ $intent->{pid} })
+	{
+		my $seconds = $intent->{seconds}{$state};
+		ok(defined $seconds && $seconds >= $intent->{earliest} && $seconds <= $intent->{within},
+			sprintf 'within %d s, %s: %s', $intent->{within}, $state, defined $seconds ? sprintf('%.2f s', $seconds) : 'never');
+	}
+}
+
+done_testing();

@@ -104,15 +104,17 @@ my %our_word = (
 	ESTAB => 'ESTABLISHED', 'CLOSE-WAIT' => 'CLOSE_WAIT', 'FIN-WAIT-1' => 'FIN_WAIT1',
 	'LAST-ACK' => 'LAST_ACK', on => 'retransmit');
 
-# Client port => ss's line about the server's end.
+# "address port" of the client => ss's line about the server's end.  Two hosts may well
+# use the same port.
 sub ss_lines
 {
 	my %line;
 	foreach (split /\n/, `ss -tnoiemOH state connected sport = :@{[$node->port]}`)
 	{
 		s/\s+$/ /;
-		my ($client_port) = /^\S+ +\d+ +\d+ +\S+ +\S+:(\d+) / or die "ss says \"$_\"";
-		$line{$client_port} = $_ unless /^(?:TIME-WAIT|SYN-RECV)/;
+		my ($address, $client_port) = /^\S+ +\d+ +\d+ +\S+ +\[?(?:::ffff:)?([\w.:]+?)\]?:(\d+) /
+		  or die "ss says \"$_\"";
+		$line{"$address $client_port"} = $_ unless /^(?:TIME-WAIT|SYN-RECV)/;
 	}
 	return \%line;
 }
@@ -201,9 +203,11 @@ sub compare_once
 	my $before = ss_lines();
 	my %ours;
 	my $functions = $reader->query(<<'END')->[0];
-SELECT json_object_agg(i.remote_port, i), (SELECT json_object_agg(client_port, s) FROM keepalive_status() s
-		WHERE transport = 'tcp'),
-	(SELECT json_object_agg(remote_port, s) FROM keepalive_sockets() s WHERE kind = 'client')
+SELECT json_object_agg(concat_ws(' ', host(i.remote_addr), i.remote_port), i),
+	(SELECT json_object_agg(concat_ws(' ', host(client_addr), client_port), s)
+		FROM keepalive_status() s WHERE transport = 'tcp'),
+	(SELECT json_object_agg(concat_ws(' ', host(remote_addr), remote_port), s)
+		FROM keepalive_sockets() s WHERE kind = 'client')
 FROM keepalive_tcp_info() i
 END
 	@ours{ '', 'status.', 'sockets.' } = map { decode_json($_) } @$functions;
@@ -211,9 +215,9 @@ END
 
 	is_deeply([ sort keys %{ $ours{$_} } ], [ sort keys %$before ], "the same sockets, ${_}")
 	  foreach sort keys %ours;
-	foreach my $client_port (keys %$before)
+	foreach my $client (keys %$before)
 	{
-		my @lines = ($before->{$client_port}, $after->{$client_port} // next);
+		my @lines = ($before->{$client}, $after->{$client} // next);
 		# What a packet, sent or received, or a timer that fires changes.
 		my ($was, $is) = map {
 			join ' ', map { s/,[^,]*,/,/r } /(segs_\w+:\d+|retrans:\S+|backoff:\d+|timer:\(\w+,.*?,\d+\))/g
@@ -227,13 +231,13 @@ END
 			my $kind = $figure{$name}[2];
 			next if !$quiet && $kind ne 'count' && $kind ne 'busy';
 			my ($b, $a) = map { ss_figure($_, $figure{$name}) } @lines;
-			my $ours = $ours{ $prefix // '' }{$client_port}{$column};
+			my $ours = $ours{ $prefix // '' }{$client}{$column};
 			$compared{$name}++ if defined $b;
 			push @wrong, "$name: " . ($ours // 'NULL') . ", ss: $b, $a\n$lines[0]"
 			  unless agrees($kind, $ours, $b, $a);
 		}
 		next unless $quiet;
-		compare_timer($ours{$_}{$client_port}, $_, @lines) foreach 'status.', 'sockets.';
+		compare_timer($ours{$_}{$client}, $_, @lines) foreach 'status.', 'sockets.';
 	}
 	return;
 }

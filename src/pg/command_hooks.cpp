@@ -57,8 +57,6 @@ void process_utility(PlannedStmt *statement, const char *query, bool read_only_t
 	else
 		standard_ProcessUtility(statement, query, read_only_tree, context, parameters,
 		                        environment, destination, completion);
-	// RESET brings back values that may be older than the policy.
-	synchronize();
 }
 
 } // namespace

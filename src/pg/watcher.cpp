@@ -43,7 +43,13 @@ Watchee *watchees = nullptr;
 SocketId *sockets = nullptr;
 SocketFacts *facts = nullptr;
 
+// A look that is later than this finds a machine, or a worker, that was stopped for a
+// while: what clients did not answer in that time may be the machine's own fault.
+constexpr std::int64_t longest_delay_ms = 5000;
+
 std::int64_t next_look = 0;
+std::int64_t last_look = 0;
+bool was_stopped = false;
 
 template <typename T> T *room_for(std::uint32_t count)
 {
@@ -121,6 +127,8 @@ Watched observed(const Watchee &watchee, const SocketFacts &now_seen, std::int64
 		return watched;
 	}
 	watched.found = true;
+	if (was_stopped)
+		watched.asked_since = watched.stalled_since = 0;
 	if (now_seen.info.received == 0)
 		return watched;
 
@@ -287,6 +295,7 @@ long watch_sessions()
 	if (watch_interval == 0)
 	{
 		pg_atomic_write_u32(&shared->watching, 0);
+		last_look = 0;
 		return -1;
 	}
 	std::int64_t now = monotonic_ms();
@@ -299,15 +308,22 @@ long watch_sessions()
 
 	const std::uint32_t count = sessions_to_watch();
 	if (count == 0)
+	{
+		last_look = 0;
 		return -1;
+	}
 	if (read_facts(sockets, count, facts))
 	{
 		now = monotonic_ms();
+		was_stopped =
+			last_look != 0 && now - last_look > watch_interval + longest_delay_ms;
+		last_look = now;
 		for (std::uint32_t i = 0; i < count; i++)
 		{
 			look_at(watchees[i], facts[i], now);
 			CHECK_FOR_INTERRUPTS();
 		}
+		was_stopped = false;
 	}
 	next_look = now + watch_interval;
 	return watch_interval;

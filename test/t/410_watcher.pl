@@ -215,6 +215,21 @@ sub wake_ups
 	$host->restore;
 }
 
+# --- a worker, or a whole machine, that was stopped --------------------------------------
+
+{
+	my $dead = session('dead');
+	$host->drop;
+	sleep 2;
+	kill 'STOP', $worker;
+	sleep 6;
+	kill 'CONT', $worker;
+	my $resumed = time;
+	ok(defined $node->wait_for_exit($dead->pid, 10), 'a silence while the worker was stopped');
+	cmp_ok(time - $resumed, '>=', 2, 'does not count');
+	$host->restore;
+}
+
 # --- off ------------------------------------------------------------------------------
 
 {

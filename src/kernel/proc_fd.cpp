@@ -75,13 +75,28 @@ std::optional<pid_t> parent_of(const std::string &stat_path)
 	return decimal<pid_t>(std::string_view(line).substr(start, end - start));
 }
 
-Directory open_descriptors(pid_t pid, const std::string &root)
+// The inode of the socket to which that link leads.
+std::optional<std::uint32_t> socket_at(int directory, const char *path) noexcept
 {
-	return Directory(opendir((root + "/proc/" + std::to_string(pid) + "/fd").c_str()));
+	char link[64]; // longer ones are files
+	const ssize_t length = readlinkat(directory, path, link, sizeof(link));
+	if (length <= 0)
+		return std::nullopt;
+	return socket_inode({link, static_cast<std::size_t>(length)});
 }
 
-// Calls visit(inode) for the sockets of a process until that returns false; false if it
-// did.
+std::string descriptors_path(pid_t pid, const std::string &root)
+{
+	return root + "/proc/" + std::to_string(pid) + "/fd";
+}
+
+Directory open_descriptors(pid_t pid, const std::string &root)
+{
+	return Directory(opendir(descriptors_path(pid, root).c_str()));
+}
+
+// Calls visit(descriptor, inode) for the sockets of a process until that returns false;
+// false if it did.
 template <typename Visit>
 bool for_each_socket(pid_t pid, const std::string &root, Visit visit)
 {
@@ -90,13 +105,8 @@ bool for_each_socket(pid_t pid, const std::string &root, Visit visit)
 		return true;
 	while (const dirent *entry = readdir(directory.get()))
 	{
-		char link[64]; // longer ones are files
-		const ssize_t length =
-			readlinkat(dirfd(directory.get()), entry->d_name, link, sizeof(link));
-		if (length <= 0)
-			continue;
-		const auto inode = socket_inode({link, static_cast<std::size_t>(length)});
-		if (inode && !visit(*inode))
+		const auto inode = socket_at(dirfd(directory.get()), entry->d_name);
+		if (inode && !visit(entry->d_name, *inode))
 			return false;
 	}
 	return true;
@@ -128,7 +138,7 @@ std::vector<ProcessSocket> process_sockets(const std::vector<pid_t> &pids,
 	std::vector<ProcessSocket> found;
 	for (const pid_t pid : pids)
 		for_each_socket(pid, root,
-		                [&](std::uint32_t inode)
+		                [&](const char *, std::uint32_t inode)
 		                {
 							found.push_back({pid, inode});
 							return true;
@@ -136,12 +146,23 @@ std::vector<ProcessSocket> process_sockets(const std::vector<pid_t> &pids,
 	return found;
 }
 
-bool holds_socket(pid_t pid, std::uint32_t inode, const std::string &root)
+bool holds_socket(pid_t pid, std::uint32_t inode, std::string &likely,
+                  const std::string &root)
 {
-	// The kernel lists descriptors in ascending order, and a backend's socket is among
-	// its first ones, however many files it has open.
-	return inode != 0 &&
-	       !for_each_socket(pid, root, [&](std::uint32_t held) { return held != inode; });
+	if (inode == 0)
+		return false;
+	if (!likely.empty() &&
+	    socket_at(AT_FDCWD, (descriptors_path(pid, root) + '/' + likely).c_str()) ==
+	        inode)
+		return true;
+	return !for_each_socket(pid, root,
+	                        [&](const char *descriptor, std::uint32_t held)
+	                        {
+								if (held != inode)
+									return true;
+								likely = descriptor;
+								return false;
+							});
 }
 
 std::vector<pid_t> children_of(pid_t pid, const std::string &root)

@@ -24,8 +24,11 @@ std::vector<ProcessSocket> process_sockets(const std::vector<pid_t> &pids,
                                            const std::string &root = "");
 
 // Whether the process holds that socket; false for inode 0, which is none, and for a
-// process that has ended or may not be looked into.  Throws std::bad_alloc only.
-bool holds_socket(pid_t pid, std::uint32_t inode, const std::string &root = "");
+// process that has ended or may not be looked into.  likely: the name of the descriptor
+// that is looked at first, and then of the one that it was; a server's backends have
+// their clients by the same one.  Throws std::bad_alloc only.
+bool holds_socket(pid_t pid, std::uint32_t inode, std::string &likely,
+                  const std::string &root = "");
 
 // Whether process_sockets() and holds_socket() may look into the process.  Throws
 // std::bad_alloc only.

@@ -5,6 +5,7 @@
 #include "kernel/sock_diag.hpp"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace guard
@@ -80,18 +81,20 @@ std::vector<std::size_t> search(SockDiag *diag, const SessionSocket *wanted,
 	const std::vector<SocketFacts> candidates =
 		list_candidates(diag, wanted, which, details);
 	std::vector<std::size_t> missing;
+	std::string descriptor;
 	for (const std::size_t i : which)
 	{
 		SocketFacts key = {};
 		key.id = wanted[i].id;
 		const auto [first, last] =
 			std::equal_range(candidates.begin(), candidates.end(), key, by_ports);
-		const auto found =
-			std::find_if(first, last,
-		                 [&](const SocketFacts &candidate) {
-							 return may_be(wanted[i], candidate) &&
-			                        holds_socket(wanted[i].pid, candidate.inode);
-						 });
+		const auto found = std::find_if(
+			first, last,
+			[&](const SocketFacts &candidate)
+			{
+				return may_be(wanted[i], candidate) &&
+			           holds_socket(wanted[i].pid, candidate.inode, descriptor);
+			});
 		if (found != last)
 			answers[i] = *found;
 		else

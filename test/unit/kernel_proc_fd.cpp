@@ -91,6 +91,45 @@ TEST(ProcessSockets, OfARealProcess)
 	EXPECT_TRUE(process_sockets({ended}).empty());
 }
 
+TEST(HoldsSocket, ByAnyDescriptor)
+{
+	const Tree tree;
+	tree.link("proc/10/fd/3", "socket:[111]");
+	tree.link("proc/10/fd/4", "socket:[222]");
+	tree.link("proc/20/fd/4", "socket:[333]");
+	tree.link("proc/20/fd/5", "/dev/null");
+	std::string likely;
+	EXPECT_TRUE(holds_socket(10, 222, likely, tree.root()));
+	EXPECT_EQ(likely, "4");
+	EXPECT_TRUE(holds_socket(20, 333, likely, tree.root()));
+	EXPECT_FALSE(holds_socket(20, 222, likely, tree.root()));
+	EXPECT_TRUE(holds_socket(10, 111, likely, tree.root()));
+	EXPECT_EQ(likely, "3");
+	likely = "5";
+	EXPECT_TRUE(holds_socket(20, 333, likely, tree.root()));
+	EXPECT_FALSE(holds_socket(10, 0, likely, tree.root()));
+	EXPECT_FALSE(holds_socket(30, 111, likely, tree.root()));
+}
+
+TEST(ShowsSockets, OfThoseThatThereAre)
+{
+	const Tree tree;
+	tree.link("proc/10/fd/3", "/dev/null");
+	tree.write("proc/20/comm", "no fd directory");
+	EXPECT_TRUE(shows_sockets(10, tree.root()));
+	EXPECT_FALSE(shows_sockets(20, tree.root()));
+	EXPECT_FALSE(shows_sockets(30, tree.root()));
+}
+
+TEST(IsChildOf, ByItsStat)
+{
+	const Tree tree;
+	tree.write("proc/20/stat", "20 (a) R 1 (b) ) S 10 20 20 0\n");
+	EXPECT_TRUE(is_child_of(20, 10, tree.root()));
+	EXPECT_FALSE(is_child_of(20, 1, tree.root()));
+	EXPECT_FALSE(is_child_of(30, 10, tree.root()));
+}
+
 TEST(ChildrenOf, RealOnes)
 {
 	Child a;

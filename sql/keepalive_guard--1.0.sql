@@ -502,6 +502,7 @@ GRANT EXECUTE ON FUNCTION keepalive_condition() TO pg_monitor;
 
 CREATE FUNCTION keepalive_rules(
 	OUT policy text,
+	OUT replication_only boolean,
 	OUT problem text,
 	OUT hint text)
 	RETURNS SETOF record
@@ -533,12 +534,13 @@ WITH condition AS MATERIALIZED (
 rule AS MATERIALIZED (
 	SELECT * FROM keepalive_rules()
 ),
--- The settings of each enabled policy, and those without one.
+-- The settings of each policy that counts, and those without one.
 explained AS MATERIALIZED (
-	SELECT e.*
+	SELECT e.*, rule.replication_only
 	FROM condition
 		CROSS JOIN LATERAL keepalive_explain(NULL, CASE WHEN preloaded THEN '' END, '192.0.2.1') AS e
-	WHERE preloaded AND (e.policy IS NULL OR e.policy IN (SELECT rule.policy FROM rule))
+		LEFT JOIN rule USING (policy)
+	WHERE preloaded AND (e.policy IS NULL OR rule.policy IS NOT NULL AND rule.problem IS NULL)
 ),
 session AS MATERIALIZED (
 	SELECT
@@ -564,7 +566,9 @@ configured AS (
 		stall_timeout,
 		detects_idle,
 		detects_busy,
-		policy IS NOT NULL AS meant_for_sessions,
+		-- Walsenders have wal_sender_timeout.
+		policy IS NOT NULL AND NOT (replication_only
+			AND current_setting('wal_sender_timeout')::interval > interval '0') AS meant_for_sessions,
 		CASE WHEN policy IS NULL THEN 'ALTER SYSTEM SET %I = %L; SELECT pg_reload_conf();'
 			ELSE format('UPDATE %s SET %%I = %%L WHERE name = %s;', replace(policy_table, '%', '%%'),
 				replace(quote_literal(policy), '%', '%%')) END AS fix

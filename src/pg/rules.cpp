@@ -1,4 +1,5 @@
-// keepalive_rules(): which policies can never match, and why.
+// keepalive_rules(): what keepalive_check() has to know of the compiled policies, above
+// all which can never match, and why.
 #include "pg/postgres.hpp"
 
 #include "pg/datums.hpp"
@@ -25,7 +26,7 @@ namespace guard::pg
 namespace
 {
 
-constexpr int rules_columns = 3;
+constexpr int rules_columns = 4;
 
 // An enabled policy, with the role that its pattern names.
 struct Candidate
@@ -167,6 +168,7 @@ Finding finding(const Candidate *policies, std::uint32_t position, const char *t
 
 extern "C" PGDLLEXPORT Datum keepalive_rules(PG_FUNCTION_ARGS)
 {
+	using namespace guard;
 	using namespace guard::pg;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -181,6 +183,7 @@ extern "C" PGDLLEXPORT Datum keepalive_rules(PG_FUNCTION_ARGS)
 		const Finding found = finding(policies, i, table);
 		RowValues<rules_columns> row;
 		row.add_text(policies[i].policy.name);
+		row.add(BoolGetDatum(policies[i].rule.backend == BackendKind::replication));
 		row.add_text(found.problem);
 		row.add_text(found.hint);
 		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);

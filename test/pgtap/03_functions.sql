@@ -108,7 +108,7 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
 		'skipped integer, netlink_refused text', 'monitor'),
-	('keepalive_rules', '', 'policy text, problem text, hint text', 'monitor');
+	('keepalive_rules', '', 'policy text, replication_only boolean, problem text, hint text', 'monitor');
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
 

@@ -85,14 +85,16 @@ CALL pg_temp.try('interval above idle', $$SELECT pg_temp.policy('p', changes => 
 CALL pg_temp.try('path', $$SELECT pg_temp.policy('p', changes => ', tcp_keepalives_idle = ''400s''')$$);
 CALL pg_temp.try('slow', $$SELECT pg_temp.policy('p', changes =>
 	', tcp_keepalives_idle = ''0'', dead_after = NULL, client_connection_check_interval = ''0''')$$);
+CALL pg_temp.try('replication', $$SELECT pg_temp.policy('p', changes =>
+	', dead_after = NULL, client_connection_check_interval = NULL, backend = ''replication''')$$);
 CALL pg_temp.try('keepalive off', $$SELECT pg_temp.policy('p', changes => ', keepalive = false')$$);
 
 BEGIN;
-SELECT plan(30);
+SELECT plan(31);
 
 PREPARE findings AS SELECT severity, subject, problem FROM found WHERE step = $1 ORDER BY 1, 2, 3;
 SELECT is_empty(format('EXECUTE findings(%L)', step), step || ': all is well')
-FROM unnest('{nothing,plan,disabled,no shadow,count is right}'::text[]) AS step;
+FROM unnest('{nothing,plan,disabled,no shadow,count is right,replication}'::text[]) AS step;
 
 CREATE FUNCTION pg_temp.finds(wanted text, severity text, subject text, pattern text) RETURNS text
 LANGUAGE sql AS $$

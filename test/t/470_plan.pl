@@ -59,9 +59,12 @@ foreach my $intent (@intents)
 	my $host = $intent->{host} = $network->add_host;
 	my $path = $intent->{path} ? "'$intent->{path} s'" : 'NULL';
 	my $call = "keepalive_plan('$intent->{within} s', $path)";
-	@$intent{qw(insert earliest latest)} =
-	  @{ $admin->query("SELECT policy, extract(epoch FROM earliest_any), extract(epoch FROM detects_any) FROM $call")->[0] };
-	cmp_ok($intent->{latest}, '<', $intent->{within}, "$call promises what it was asked for");
+	@$intent{qw(insert earliest_idle detects_idle detects_any)} =
+	  @{ $admin->query(<<"END")->[0] };
+SELECT policy, extract(epoch FROM earliest_idle), extract(epoch FROM detects_idle), extract(epoch FROM detects_any)
+FROM $call
+END
+	cmp_ok($intent->{detects_any}, '<', $intent->{within}, "$call promises what it was asked for");
 	$admin->query($intent->{insert});
 	$admin->query(sprintf q{UPDATE keepalive_policy SET client = '%s' WHERE name = 'dead_within_%ds'},
 		$host->address, $intent->{within});
@@ -85,8 +88,8 @@ foreach my $intent (@intents)
 # They vanish, all at once as far as the test can do that.
 foreach my $intent (@intents)
 {
+	$intent->{dropped} = time; # or a little later
 	$intent->{host}->drop;
-	$intent->{dropped} = time;
 }
 $admin->query('NOTIFY news');
 
@@ -112,7 +115,9 @@ foreach my $intent (@intents)
 	foreach my $state (sort keys %{ $intent->{pid} })
 	{
 		my $seconds = $intent->{seconds}{$state};
-		ok(defined $seconds && $seconds >= $intent->{earliest} && $seconds <= $intent->{within},
+		my ($earliest, $latest) =
+		  $state =~ /^idle/ ? @$intent{qw(earliest_idle detects_idle)} : (0, $intent->{within});
+		ok(defined $seconds && $seconds >= $earliest && $seconds <= $latest,
 			sprintf 'within %d s, %s: %s', $intent->{within}, $state, defined $seconds ? sprintf('%.2f s', $seconds) : 'never');
 	}
 }

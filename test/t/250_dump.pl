@@ -45,11 +45,24 @@ is(kernel($app), '60/10/4/30500', 'a DROP that is rolled back changes nothing');
 # --- dumps of every kind, restored where the extension was dropped -----------------------------
 
 my $connection = "host=127.0.0.1 port=@{[$node->port]} user=postgres";
+my @psql = ('psql', '-Xq', '-v', 'ON_ERROR_STOP=1');
 my @ways = (
-	[ 'plain SQL', [ 'pg_dump', '-f', "$directory/sql" ], [ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', "$directory/sql", '-d' ] ],
-	[ 'INSERTs', [ 'pg_dump', '--inserts', '-f', "$directory/inserts" ], [ 'psql', '-Xq1', '-v', 'ON_ERROR_STOP=1', '-f', "$directory/inserts", '-d' ] ],
-	[ 'custom format', [ 'pg_dump', '-Fc', '-f', "$directory/custom" ], [ 'pg_restore', '-e', "$directory/custom", '-d' ] ],
-	[ 'a directory, two jobs', [ 'pg_dump', '-Fd', '-j2', '-f', "$directory/dir" ], [ 'pg_restore', '-e', '-j2', "$directory/dir", '-d' ] ]);
+	[
+		'plain SQL',
+		[ 'pg_dump', '-f', "$directory/sql" ],
+		[ @psql, '-f', "$directory/sql", '-d' ] ],
+	[
+		'INSERTs',
+		[ 'pg_dump', '--inserts', '-f', "$directory/inserts" ],
+		[ @psql, '--single-transaction', '-f', "$directory/inserts", '-d' ] ],
+	[
+		'custom format',
+		[ 'pg_dump', '-Fc', '-f', "$directory/custom" ],
+		[ 'pg_restore', '-e', "$directory/custom", '-d' ] ],
+	[
+		'a directory, two jobs',
+		[ 'pg_dump', '-Fd', '-j2', '-f', "$directory/dir" ],
+		[ 'pg_restore', '-e', '-j2', "$directory/dir", '-d' ] ]);
 foreach my $way (@ways)
 {
 	my ($name, $dump, $restore) = @$way;
@@ -61,7 +74,8 @@ foreach my $way (@ways)
 	is($app->value(q{SELECT string_agg(DISTINCT source, ' ') FROM pg_settings}
 			  . q{ WHERE name LIKE 'tcp_keepalives%' OR name ~ '^(tcp_user|client_connection)'}),
 		'default', "$name: also on where it comes from");
-	is($app->try('SET tcp_keepalives_idle = 5; RESET tcp_keepalives_idle')->{error}, undef, "$name: nothing is locked");
+	is($app->try('SET tcp_keepalives_idle = 5; RESET tcp_keepalives_idle')->{error},
+		undef, "$name: nothing is locked");
 
 	$node->command_ok([ @$restore, "$connection dbname=postgres" ], "$name: restored");
 	is_deeply($admin->query($rows), $policies, "$name: the policies are the same");
@@ -84,10 +98,16 @@ arrives('and in force', '60/10/4/30500', $app_there);
 
 # --- data only -------------------------------------------------------------------------------------
 
-$node->command_ok([ 'pg_dump', '--data-only', '-Fc', '-f', "$directory/data", '-t', 'keepalive_policy', '-d', "$connection dbname=postgres" ], 'pg_dump --data-only');
+$node->command_ok(
+	[
+		'pg_dump', '--data-only', '-Fc', '-f', "$directory/data", '-t', 'keepalive_policy',
+		'-d', "$connection dbname=postgres" ],
+	'pg_dump --data-only');
 $admin->query('DELETE FROM keepalive_policy');
 arrives('without policies', $native, $app);
-$node->command_ok([ 'pg_restore', '-e', '--data-only', '-d', "$connection dbname=postgres", "$directory/data" ], 'restored');
+$node->command_ok(
+	[ 'pg_restore', '-e', '--data-only', '-d', "$connection dbname=postgres", "$directory/data" ],
+	'restored');
 is_deeply($admin->query($rows), $policies, 'the policies are the same');
 arrives('and in force', '60/10/4/30500', $app);
 

@@ -2,6 +2,7 @@
 // all which can never match, and why.
 #include "pg/postgres.hpp"
 
+#include "pg/compat.hpp"
 #include "pg/datums.hpp"
 #include "pg/matching.hpp"
 #include "pg/policy_table.hpp"
@@ -12,7 +13,6 @@ extern "C"
 {
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
-#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"

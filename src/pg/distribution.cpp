@@ -3,6 +3,7 @@
 #include "pg/distribution.hpp"
 
 #include "pg/matching.hpp"
+#include "pg/session_list.hpp"
 #include "pg/session_signal.hpp"
 #include "pg/shared.hpp"
 
@@ -17,18 +18,31 @@ namespace guard::pg
 namespace
 {
 
-Wanted wanted_for(const Session &session)
+// The session's role as PostgreSQL shows it, which may have been renamed since;
+// InvalidOid as long as the session is starting.
+Oid role_of(const Session &session, std::uint32_t number)
+{
+	Session seen;
+	Backend backend;
+	bool is_shown = read_backend(number, seen, backend) && seen.pid == session.pid &&
+	                backend.started == session.started;
+	return is_shown ? backend.role : InvalidOid;
+}
+
+Wanted wanted_for(const Session &session, std::uint32_t number)
 {
 	Wanted wanted = {};
 	if (!pg_atomic_read_u32(&shared->enabled))
 		return wanted;
-	const char *role = GetUserNameFromId(session.role, true);
-	if (role == nullptr)
+	Oid role = role_of(session, number);
+	const char *name =
+		OidIsValid(role) ? GetUserNameFromId(role, true) : session.role_name;
+	if (name == nullptr)
 		return wanted;
 
 	Policy policy;
 	std::uint64_t generation;
-	if (find_policy(connection_of(session, role), session.role, &policy, &generation))
+	if (find_policy(connection_of(session, name), role, &policy, &generation))
 	{
 		wanted.governed = true;
 		strlcpy(wanted.policy, policy.name, name_bytes);
@@ -56,14 +70,15 @@ void call_session(const Slot &slot, const Session &seen)
 	said = true;
 }
 
-void distribute_to(Slot &slot, bool always)
+void distribute_to(std::uint32_t number, bool always)
 {
+	Slot &slot = shared_slots()[number];
 	Session session;
 	Wanted current;
 	if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(current))
 		return;
 
-	Wanted next = wanted_for(session);
+	Wanted next = wanted_for(session, number);
 	if (!same(current, next))
 	{
 		next.version = current.version + 1;
@@ -85,7 +100,7 @@ void distribute_policies(bool to_all)
 	for (uint32 i = 0; i < shared->slot_count; i++)
 	{
 		MemoryContext previous = MemoryContextSwitchTo(context);
-		distribute_to(shared_slots()[i], to_all);
+		distribute_to(i, to_all);
 		MemoryContextSwitchTo(previous);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();

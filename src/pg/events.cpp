@@ -80,11 +80,18 @@ bool is_idle(std::uint8_t state)
 	       state == STATE_IDLEINTRANSACTION_ABORTED;
 }
 
+// What pg_stat_activity shows of this backend; nullptr before it does (pgstat_bestart).
+const PgBackendStatus *my_entry()
+{
+	return MyBEEntry != nullptr && MyBEEntry->st_procpid == MyProcPid ? MyBEEntry
+	                                                                  : nullptr;
+}
+
 // For how long nothing went over the path before the end: since the session became
 // idle, but for the probes.
 std::int64_t path_idle_ms(const Session &session, TimestampTz now)
 {
-	if (session.transport != Transport::tcp || MyBEEntry == nullptr ||
+	if (session.transport != Transport::tcp || my_entry() == nullptr ||
 	    !is_idle(MyBEEntry->st_state) || MyBEEntry->st_state_start_timestamp == 0)
 		return not_known;
 	std::int64_t idle = (now - MyBEEntry->st_state_start_timestamp) / 1000;
@@ -98,8 +105,9 @@ std::int64_t path_idle_ms(const Session &session, TimestampTz now)
 // What pg_stat_activity shows of this backend.
 void take_activity(Event &event)
 {
-	if (MyBEEntry == nullptr || event.cause == Cause::authentication_failed)
+	if (my_entry() == nullptr || event.cause == Cause::authentication_failed)
 		return;
+	event.role = MyBEEntry->st_userid;
 	event.state = MyBEEntry->st_state;
 	if (MyBEEntry->st_xact_start_timestamp != 0)
 		event.transaction_us = event.ended_at - MyBEEntry->st_xact_start_timestamp;
@@ -283,7 +291,6 @@ void record_end(const Session &session, const Wanted &wanted, const Ending &endi
 	event.governed = wanted.governed;
 	strlcpy(event.policy, wanted.policy, name_bytes);
 	strlcpy(event.database, session.database, name_bytes);
-	event.role = session.role;
 	event.client = session.socket.remote;
 	event.info = ending.info;
 	event.idle_ms = path_idle_ms(session, event.ended_at);

@@ -87,7 +87,8 @@ bool role_agrees(const Rule &rule, const Policy &policy, const Connection &conne
 	if (rule.role == PatternKind::regex)
 		return regex_matches(policy.role, connection.role);
 	if (rule.role == PatternKind::group)
-		return is_member(role, policy.role);
+		return is_member(OidIsValid(role) ? role : get_role_oid(connection.role, true),
+		                 policy.role);
 	return true;
 }
 
@@ -130,6 +131,26 @@ bool find_policy(const Connection &connection, Oid role, Policy *found,
 			return true;
 		from = i + 1;
 	}
+}
+
+PolicySearch find_policy_at_once(const Connection &connection, Policy *found,
+                                 std::uint64_t *generation)
+{
+	LWLockAcquire(shared->policy_lock, LW_SHARED);
+	*generation = pg_atomic_read_u64(&shared->generation);
+	size_t count = shared->policy_count;
+	size_t i = next_candidate(shared_rules(), shared_policies(), count, connection, 0);
+	PolicySearch result = PolicySearch::none;
+	if (i < count)
+	{
+		const Rule &rule = shared_rules()[i];
+		bool decided = rule.database != PatternKind::regex &&
+		               rule.role != PatternKind::regex && rule.role != PatternKind::group;
+		result = decided ? PolicySearch::found : PolicySearch::ask_postgres;
+		*found = shared_policies()[i];
+	}
+	LWLockRelease(shared->policy_lock);
+	return result;
 }
 
 Connection connection_of(const Session &session, const char *role_name)

@@ -29,6 +29,18 @@ bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &c
 bool find_policy(const Connection &connection, Oid role, Policy *found,
                  std::uint64_t *generation);
 
+enum class PolicySearch
+{
+	none,
+	found,
+	ask_postgres, // a candidate has a group or a regular expression: use find_policy()
+};
+
+// The same as far as it goes without asking PostgreSQL.  Raises no errors and needs no
+// transaction.
+PolicySearch find_policy_at_once(const Connection &connection, Policy *found,
+                                 std::uint64_t *generation);
+
 // The Connection of a session, with `role_name` for its role.
 Connection connection_of(const Session &session, const char *role_name);
 

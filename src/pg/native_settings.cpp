@@ -320,24 +320,32 @@ void force_setting(Setting setting, std::int32_t value, Port *port)
 	NativeSetting &n = native(setting);
 	std::int32_t kernel_value = resolved(setting, value);
 
-	// The Port remembers what the kernel has: SHOW reads it there, and pq_set...()
-	// does nothing if it finds the value there.
+	// The Port remembers what the kernel has, 0 for the default: SHOW reads it there, and
+	// pq_set...() does nothing if it finds the value there.
+	auto has = [&](int remembered)
+	{
+		return resolved(setting, remembered) == kernel_value;
+	};
 	switch (setting)
 	{
 	case Setting::keepalives_idle:
-		if (set_keepalives_idle(port->sock, kernel_value) == 0)
+		if (!has(port->keepalives_idle) &&
+		    set_keepalives_idle(port->sock, kernel_value) == 0)
 			port->keepalives_idle = kernel_value;
 		break;
 	case Setting::keepalives_interval:
-		if (set_keepalives_interval(port->sock, kernel_value) == 0)
+		if (!has(port->keepalives_interval) &&
+		    set_keepalives_interval(port->sock, kernel_value) == 0)
 			port->keepalives_interval = kernel_value;
 		break;
 	case Setting::keepalives_count:
-		if (set_keepalives_count(port->sock, kernel_value) == 0)
+		if (!has(port->keepalives_count) &&
+		    set_keepalives_count(port->sock, kernel_value) == 0)
 			port->keepalives_count = kernel_value;
 		break;
 	case Setting::user_timeout:
-		if (set_user_timeout(port->sock, kernel_value) == 0)
+		if (!has(port->tcp_user_timeout) &&
+		    set_user_timeout(port->sock, kernel_value) == 0)
 			port->tcp_user_timeout = kernel_value;
 		break;
 	case Setting::client_check:

@@ -17,7 +17,6 @@ extern "C"
 #include "libpq/libpq.h"
 #include "replication/walsender.h"
 #include "storage/ipc.h"
-#include "utils/acl.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 }
@@ -113,20 +112,10 @@ void force_settings(const Wanted &wanted)
 {
 	force_keepalive(wanted);
 
-	SettingValues now = {};
-	if (is_tcp())
-	{
-		Options options = {};
-		read_options(port()->sock, options);
-		now = {options.keepalives_idle, options.keepalives_interval,
-		       options.keepalives_count, options.user_timeout_ms};
-	}
 	for (int i = is_tcp() ? 0 : tcp_setting_count; i < setting_count; i++)
 	{
 		auto setting = static_cast<Setting>(i);
-		std::int32_t value = effective_value(setting, wanted);
-		if (setting == Setting::client_check || now[i] != resolved(setting, value))
-			force_setting(setting, value, port());
+		force_setting(setting, effective_value(setting, wanted), port());
 	}
 }
 
@@ -229,28 +218,28 @@ template <typename Work> bool fail_open(Work work)
 	return done;
 }
 
-void find_wanted(const char *role_name, Wanted *wanted, std::uint64_t *generation)
+void find_wanted(Wanted *wanted, std::uint64_t *generation)
 {
 	*generation = pg_atomic_read_u64(&shared->generation);
-	bool policies_count = pg_atomic_read_u32(&shared->enabled) && *generation != 0;
+	if (!pg_atomic_read_u32(&shared->enabled) || *generation == 0)
+		return;
 
-	Connection connection = connection_of(session, role_name);
-	fail_open(
-		[&]
-		{
-			// The worker needs it too, when policies come to count later.
-			session.role = get_role_oid(role_name, true);
-			if (!policies_count)
-				return;
-
-			Policy policy;
-			if (find_policy(connection, session.role, &policy, generation))
+	Connection connection = connection_of(session, session.role_name);
+	Policy policy;
+	PolicySearch search = find_policy_at_once(connection, &policy, generation);
+	if (search == PolicySearch::ask_postgres)
+		fail_open(
+			[&]
 			{
-				wanted->governed = true;
-				strlcpy(wanted->policy, policy.name, name_bytes);
-				wanted->settings = policy.settings;
-			}
-		});
+				if (find_policy(connection, InvalidOid, &policy, generation))
+					search = PolicySearch::found;
+			});
+	if (search == PolicySearch::found)
+	{
+		wanted->governed = true;
+		strlcpy(wanted->policy, policy.name, name_bytes);
+		wanted->settings = policy.settings;
+	}
 }
 
 } // namespace
@@ -323,6 +312,7 @@ void begin_session(Port *port)
 	session.started = MyStartTimestamp;
 	strlcpy(session.database, am_walsender && !am_db_walsender ? "" : port->database_name,
 	        name_bytes);
+	strlcpy(session.role_name, port->user_name, name_bytes);
 	session.kind = am_walsender ? BackendKind::replication : BackendKind::client;
 	session.transport =
 		port->raddr.addr.ss_family == AF_UNIX ? Transport::unix_socket : Transport::tcp;
@@ -342,7 +332,7 @@ void begin_session(Port *port)
 	std::uint64_t generation;
 	uint32 enabled = pg_atomic_read_u32(&shared->enabled);
 	wanted.version = 1;
-	find_wanted(port->user_name, &wanted, &generation);
+	find_wanted(&wanted, &generation);
 	my_slot->wanted.write(wanted);
 	synchronize_settings();
 

@@ -24,37 +24,6 @@ namespace
 // all at once: they are found by walking through the kernel's table.
 constexpr int sessions_at_a_time = 128;
 
-// As pgstat_read_current_status() in backend_status.c, but only what is needed: that
-// copies, among other things, every backend's query.  False if the entry is not in use
-// by a session, or changes all the time.
-bool read_backend(const PgBackendStatus &shared_entry, Session &session, Backend &backend)
-{
-	auto *entry = const_cast<volatile PgBackendStatus *>(&shared_entry);
-	for (int attempt = 0; attempt < 1000; attempt++)
-	{
-		int before;
-		int after;
-		pgstat_begin_read_activity(entry, before);
-		session.pid = entry->st_procpid;
-		if (session.pid > 0)
-		{
-			backend.type = entry->st_backendType;
-			backend.started = entry->st_proc_start_timestamp;
-			backend.database = entry->st_databaseid;
-			backend.role = entry->st_userid;
-			memcpy(&backend.client, const_cast<const SockAddr *>(&entry->st_clientaddr),
-			       sizeof(SockAddr));
-			strlcpy(backend.application_name, entry->st_appname, NAMEDATALEN);
-		}
-		pgstat_end_read_activity(entry, after);
-		if (pgstat_read_activity_complete(before, after))
-			return session.pid > 0 &&
-			       (backend.type == B_BACKEND || backend.type == B_WAL_SENDER);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return false;
-}
-
 // Slots and PostgreSQL's entries have the same numbers.
 void find_slot(ListedSession &listed, int number)
 {
@@ -110,6 +79,35 @@ template <typename T> T *array_of(int count)
 
 } // namespace
 
+bool read_backend(int number, Session &session, Backend &backend)
+{
+	auto *entry =
+		const_cast<volatile PgBackendStatus *>(compat::backend_statuses() + number);
+	for (int attempt = 0; attempt < 1000; attempt++)
+	{
+		int before;
+		int after;
+		pgstat_begin_read_activity(entry, before);
+		session.pid = entry->st_procpid;
+		if (session.pid > 0)
+		{
+			backend.type = entry->st_backendType;
+			backend.started = entry->st_proc_start_timestamp;
+			backend.database = entry->st_databaseid;
+			backend.role = entry->st_userid;
+			memcpy(&backend.client, const_cast<const SockAddr *>(&entry->st_clientaddr),
+			       sizeof(SockAddr));
+			strlcpy(backend.application_name, entry->st_appname, NAMEDATALEN);
+		}
+		pgstat_end_read_activity(entry, after);
+		if (pgstat_read_activity_complete(before, after))
+			return session.pid > 0 &&
+			       (backend.type == B_BACKEND || backend.type == B_WAL_SENDER);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return false;
+}
+
 SessionWalk begin_walk(Details details)
 {
 	SessionWalk walk = {};
@@ -126,12 +124,10 @@ SessionWalk begin_walk(Details details)
 
 bool next_sessions(SessionWalk &walk)
 {
-	const PgBackendStatus *entries = compat::backend_statuses();
-
 	for (walk.count = 0; walk.count < walk.room && walk.next < MaxBackends; walk.next++)
 	{
 		ListedSession &listed = walk.sessions[walk.count];
-		if (!read_backend(entries[walk.next], listed.session, listed.backend))
+		if (!read_backend(walk.next, listed.session, listed.backend))
 			continue;
 		listed.visible =
 			walk.sees_all || has_privs_of_role(walk.user, listed.backend.role);

@@ -56,6 +56,13 @@ struct SessionWalk
 	SocketFacts *facts;
 };
 
+// Reads what PostgreSQL shows of the backend with this number (from 0, below
+// MaxBackends) into `backend`, and its pid into `session`.  False if there is no client
+// backend or walsender, or its entry changes all the time.  As
+// pgstat_read_current_status() in backend_status.c does, which copies, among other
+// things, every backend's query.
+bool read_backend(int number, Session &session, Backend &backend);
+
 SessionWalk begin_walk(Details details);
 
 // Fills the arrays with the next sessions; false if there are no more.

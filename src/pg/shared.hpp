@@ -35,10 +35,10 @@ enum class Transport : std::uint8_t
 // What a session is and has: written by its backend only.
 struct Session
 {
-	std::int32_t pid;          // 0: the slot is free
-	std::int64_t started;      // MyStartTimestamp, tells a reused pid
-	Oid role;                  // authenticated role
-	char database[name_bytes]; // as connected; "" for a physical walsender
+	std::int32_t pid;           // 0: the slot is free
+	std::int64_t started;       // MyStartTimestamp, tells a reused pid
+	char role_name[name_bytes]; // as authenticated
+	char database[name_bytes];  // as connected; "" for a physical walsender
 	BackendKind kind;
 	Transport transport;
 	std::uint8_t update_signal; // 0: this backend does not listen for updates

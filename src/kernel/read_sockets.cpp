@@ -8,6 +8,8 @@
 #include <cstring>
 #include <memory>
 
+#include <unistd.h>
+
 namespace guard
 {
 namespace
@@ -22,12 +24,16 @@ ReadOutcome outcome(ReadOutcome::Kind kind, int error, const char *message) noex
 
 // The process's own netlink socket, opened when first needed and kept: opening one and
 // making sure that it answers costs as much as a handful of sockets.  Closed on exec,
-// and by the end of the process.
+// and by the end of the process; a forked process opens another one.
 SockDiag &process_diag()
 {
 	static std::unique_ptr<SockDiag> kept;
-	if (!kept)
+	static pid_t owner = 0;
+	if (!kept || owner != getpid())
+	{
 		kept = std::make_unique<SockDiag>();
+		owner = getpid();
+	}
 	return *kept;
 }
 

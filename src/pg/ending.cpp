@@ -2,12 +2,14 @@
 
 #include "pg/ending.hpp"
 
+#include "kernel/kernel_settings.hpp"
 #include "kernel/socket.hpp"
 #include "kernel/socket_options.hpp"
 #include "pg/events.hpp"
 #include "pg/session.hpp"
 
 #include <csignal>
+#include <ucontext.h>
 
 extern "C"
 {
@@ -16,8 +18,11 @@ extern "C"
 #include "postmaster/postmaster.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
+#include "utils/pidfile.h"
+#include "utils/timeout.h"
 }
 
 namespace guard::pg
@@ -29,13 +34,17 @@ emit_log_hook_type previous_log_hook = nullptr;
 
 // What passed by in the server log.
 int socket_error = 0; // the first errno of the client's socket
-bool standby_eof = false;
+bool client_eof = false;
+bool fin_received = false;
 bool replication_timeout = false;
-int fatal_sqlstate = 0;
-char fatal_message[detail_bytes] = "";
+int fatal_sqlstate = 0;         // 0: none seen
+char last_words[detail_bytes];  // of that FATAL, or of a violation of the protocol
+bool protocol_violated = false; // which PostgreSQL treats as the client's end
 
 struct sigaction postgres_sigterm;
-volatile sig_atomic_t sigterm_sender = 0;
+volatile sig_atomic_t sigterm_seen = false;
+volatile sig_atomic_t sigterm_sender = 0; // of the first one, which decides
+volatile sig_atomic_t sigterm_of_checkpointer = false;
 
 bool starts_with(const char *text, const char *start)
 {
@@ -47,41 +56,96 @@ bool is_authentication_failure(int sqlstate)
 	return ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 }
 
+void remember_last_words(const ErrorData *error)
+{
+	strlcpy(last_words, error->message ? error->message : "", detail_bytes);
+}
+
+void look_for_fin()
+{
+	TcpInfo info;
+	if (read_tcp_info(MyProcPort->sock, info) == 0 &&
+	    info.state == static_cast<std::uint8_t>(TcpState::close_wait))
+		fin_received = true;
+}
+
+// COMMERROR, in pqcomm.c, be-secure-openssl.c and walsender.c.
+void on_communication_error(const ErrorData *error)
+{
+	const char *id = error->message_id;
+	if (starts_with(id, "could not receive data from client") ||
+	    starts_with(id, "could not send data to client"))
+	{
+		if (socket_error == 0)
+			socket_error = error->saved_errno;
+		look_for_fin();
+	}
+	else if (starts_with(id, "unexpected EOF on standby connection"))
+		client_eof = true;
+	else if (starts_with(id, "terminating walsender process due to replication timeout"))
+		replication_timeout = true;
+	else if (starts_with(id, "invalid message length") ||
+	         starts_with(id, "unexpected message type") || starts_with(id, "SSL error"))
+	{
+		protocol_violated = true;
+		remember_last_words(error);
+	}
+}
+
+// StatementTimeoutHandler() makes a SIGTERM of authentication_timeout, and
+// ProcessInterrupts() the same message of that as of any other SIGTERM.
+bool authentication_has_failed()
+{
+	return is_authentication_failure(fatal_sqlstate) ||
+	       (fatal_sqlstate == ERRCODE_QUERY_CANCELED &&
+	        get_timeout_indicator(STATEMENT_TIMEOUT, false));
+}
+
+void on_fatal(const ErrorData *error)
+{
+	fatal_sqlstate = error->sqlerrcode;
+	remember_last_words(error);
+	// Before there is a PGPROC (the startup packet), nothing shared can be locked.
+	if (my_slot == nullptr && ClientAuthInProgress && MyProc != nullptr &&
+	    authentication_has_failed())
+		record_failed_authentication(last_words);
+}
+
 // PostgreSQL swallows the errno of a lost client but for these messages, which are
-// the same from 15 to 19 (pqcomm.c, walsender.c).  message_id is untranslated.
+// the same from 15 to 19.  message_id is untranslated.
 void on_log(ErrorData *error)
 {
 	if (previous_log_hook)
 		previous_log_hook(error);
-	if (MyProcPort == nullptr)
+	if (MyProcPort == nullptr || proc_exit_inprogress)
 		return;
 
 	if (error->elevel == COMMERROR && error->message_id != nullptr)
-	{
-		const char *id = error->message_id;
-		if ((starts_with(id, "could not receive data from client") ||
-		     starts_with(id, "could not send data to client")) &&
-		    socket_error == 0)
-			socket_error = error->saved_errno;
-		else if (starts_with(id, "unexpected EOF on standby connection"))
-			standby_eof = true;
-		else if (starts_with(id,
-		                     "terminating walsender process due to replication timeout"))
-			replication_timeout = true;
-	}
-	else if (error->elevel == FATAL && !proc_exit_inprogress)
-	{
-		fatal_sqlstate = error->sqlerrcode;
-		strlcpy(fatal_message, error->message ? error->message : "", detail_bytes);
-		if (my_slot == nullptr && ClientAuthInProgress &&
-		    is_authentication_failure(fatal_sqlstate))
-			record_failed_authentication(fatal_message);
-	}
+		on_communication_error(error);
+	else if (error->elevel == FATAL)
+		on_fatal(error);
+	else if (error->elevel == ERROR && error->message_id != nullptr &&
+	         starts_with(error->message_id, "unexpected EOF on client connection"))
+		client_eof = true; // in COPY
+}
+
+// HandleWalSndInitStopping(), in the handler of SIGUSR1, ends a walsender that does
+// not stream by a SIGTERM to itself when the server shuts down.
+bool interrupts_procsignal_handler(const void *context)
+{
+	return sigismember(&static_cast<const ucontext_t *>(context)->uc_sigmask, SIGUSR1) ==
+	       1;
 }
 
 void on_sigterm(int number, siginfo_t *info, void *context)
 {
-	sigterm_sender = info->si_pid;
+	if (!sigterm_seen)
+	{
+		sigterm_seen = true;
+		sigterm_sender = info->si_pid;
+		sigterm_of_checkpointer =
+			info->si_pid == MyProcPid && interrupts_procsignal_handler(context);
+	}
 	if (postgres_sigterm.sa_flags & SA_SIGINFO)
 		postgres_sigterm.sa_sigaction(number, info, context);
 	else if (postgres_sigterm.sa_handler != SIG_DFL &&
@@ -89,19 +153,68 @@ void on_sigterm(int number, siginfo_t *info, void *context)
 		postgres_sigterm.sa_handler(number);
 }
 
-// A walsender leaves with exit status 0 in every case.
-SessionEnd walsender_end()
+bool logs(int level)
 {
-	if (standby_eof || socket_error != 0)
-		return SessionEnd::end_of_stream;
-	if (replication_timeout)
-		return SessionEnd::fatal;
-	return SessionEnd::terminate_message;
+	return message_level_is_interesting(level);
 }
 
+// As pg_ctl sees it.
+bool server_stops()
+{
+	char text[MAXPGPATH] = "";
+	int file = BasicOpenFile("postmaster.pid", O_RDONLY);
+	if (file < 0 || read(file, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	if (file >= 0)
+		close(file);
+	const char *line = text;
+	for (int i = 1; i < LOCK_FILE_LINE_PM_STATUS && line != nullptr; i++)
+		line = (line = strchr(line, '\n')) ? line + 1 : nullptr;
+	return line != nullptr && starts_with(line, PM_STATUS_STOPPING);
+}
+
+// A walsender that streams is told to stop by PROCSIG_WALSND_INIT_STOPPING, which a
+// physical one shows.  A logical one leaves without a word, and with its client there.
 bool walsender_stops()
 {
-	return am_walsender && MyWalSnd != nullptr && MyWalSnd->state == WALSNDSTATE_STOPPING;
+	if (!am_walsender || MyWalSnd == nullptr)
+		return false;
+	if (MyWalSnd->state == WALSNDSTATE_STOPPING)
+		return true;
+	look_for_fin();
+	return am_db_walsender && pgStatSessionEndCause == DISCONNECT_NORMAL &&
+	       !fin_received && server_stops();
+}
+
+// A walsender that streams leaves with exit status 0 in every case.
+SessionEnd walsender_end()
+{
+	if (client_eof || socket_error != 0 || ClientConnectionLost)
+		return SessionEnd::end_of_stream;
+	if (walsender_stops())
+		return SessionEnd::killed;
+	if (replication_timeout || protocol_violated)
+		return SessionEnd::fatal;
+	return logs(COMMERROR) ? SessionEnd::terminate_message : SessionEnd::not_told;
+}
+
+SessionEnd fatal_end()
+{
+	switch (fatal_sqlstate)
+	{
+	case 0:
+		return SessionEnd::not_told;
+	case ERRCODE_CONNECTION_FAILURE:
+		return ClientConnectionLost ? SessionEnd::connection_lost : SessionEnd::fatal;
+	case ERRCODE_PROTOCOL_VIOLATION:
+		// "terminating connection because protocol synchronization was lost": so
+		// ends the end of the stream in COPY.
+		if (client_eof || socket_error != 0)
+			return SessionEnd::end_of_stream;
+		return logs(ERROR) ? SessionEnd::fatal : SessionEnd::not_told;
+	default:
+		return SessionEnd::fatal;
+	}
 }
 
 SessionEnd session_end()
@@ -113,12 +226,26 @@ SessionEnd session_end()
 	case DISCONNECT_KILLED:
 		return SessionEnd::killed;
 	case DISCONNECT_FATAL:
-		return ClientConnectionLost ? SessionEnd::connection_lost : SessionEnd::fatal;
+		return fatal_end();
 	default:
-		if (!am_walsender)
-			return SessionEnd::terminate_message;
-		return walsender_stops() ? SessionEnd::killed : walsender_end();
+		return am_walsender ? walsender_end() : SessionEnd::terminate_message;
 	}
+}
+
+// Where the connection itself is well.
+SessionEnd protocol_end(const Evidence &evidence)
+{
+	bool is_up = !evidence.tcp ||
+	             evidence.info.state == static_cast<std::uint8_t>(TcpState::established);
+	return evidence.end == SessionEnd::end_of_stream && protocol_violated && is_up
+	           ? SessionEnd::fatal
+	           : evidence.end;
+}
+
+bool is_shutdown()
+{
+	return (sigterm_seen && sigterm_sender == PostmasterPid) || sigterm_of_checkpointer ||
+	       walsender_stops();
 }
 
 // What the watcher decided about this session, if it is the watcher's SIGTERM.
@@ -135,7 +262,7 @@ WatcherVerdict watcher_verdict(const Session &session)
 
 Killer killer(const Session &session)
 {
-	if (sigterm_sender == PostmasterPid || walsender_stops())
+	if (is_shutdown())
 		return Killer::postmaster;
 	switch (watcher_verdict(session))
 	{
@@ -167,9 +294,19 @@ const char *error_name(int error)
 		return "ENETUNREACH";
 	case ECONNREFUSED:
 		return "ECONNREFUSED";
+	case ECONNABORTED:
+		return "ECONNABORTED";
+	case EACCES:
+		return "EACCES";
 	default:
 		return "another error";
 	}
+}
+
+// TLS has an ECONNRESET for a FIN.
+const char *loss_name(const Evidence &evidence)
+{
+	return evidence.fin_received ? "FIN" : error_name(evidence.socket_error);
 }
 
 void describe_connection(const char *what, const Evidence &evidence, char *detail)
@@ -194,27 +331,31 @@ void describe(const Evidence &evidence, char *detail)
 	case SessionEnd::terminate_message:
 		break;
 	case SessionEnd::killed:
-		if (evidence.killer == Killer::watcher_dead_after ||
-		    evidence.killer == Killer::watcher_stall_timeout)
+		if (is_shutdown())
+			strlcpy(detail, "server shutdown", detail_bytes);
+		else if (evidence.killer == Killer::watcher_dead_after ||
+		         evidence.killer == Killer::watcher_stall_timeout)
 			describe_connection("ended by the watcher", evidence, detail);
 		else if (sigterm_sender != 0)
-			snprintf(detail, detail_bytes, "SIGTERM from process %d%s",
-			         static_cast<int>(sigterm_sender),
-			         sigterm_sender == PostmasterPid ? ", the postmaster" : "");
+			snprintf(detail, detail_bytes, "SIGTERM from process %d",
+			         static_cast<int>(sigterm_sender));
 		break;
 	case SessionEnd::fatal:
 		if (replication_timeout)
 			strlcpy(detail, "wal_sender_timeout", detail_bytes);
 		else
-			strlcpy(detail, fatal_message, detail_bytes);
+			strlcpy(detail, last_words, detail_bytes);
+		break;
+	case SessionEnd::not_told:
+		strlcpy(detail, "log_min_messages keeps the reason from being seen",
+		        detail_bytes);
 		break;
 	case SessionEnd::end_of_stream:
-		describe_connection(error_name(evidence.socket_error), evidence, detail);
+		describe_connection(loss_name(evidence), evidence, detail);
 		break;
 	case SessionEnd::connection_lost:
-		describe_connection(
-			psprintf("%s found while busy", error_name(evidence.socket_error)), evidence,
-			detail);
+		describe_connection(psprintf("%s found while busy", loss_name(evidence)),
+		                    evidence, detail);
 		break;
 	}
 }
@@ -245,17 +386,24 @@ Ending weigh_ending(const Session &session, Port *port)
 	evidence.killer = killer(session);
 	evidence.authentication = is_authentication_failure(fatal_sqlstate);
 	evidence.tcp = session.transport == Transport::tcp;
+	evidence.fin_received = fin_received;
 	evidence.socket_error = socket_error;
+	evidence.error_not_told = !logs(COMMERROR);
 	if (evidence.tcp)
 	{
 		read_tcp_info(port->sock, evidence.info);
 		evidence.data_pending = unacknowledged_bytes(port->sock) > 0;
 		evidence.user_timeout_ms =
 			session.in_force[static_cast<int>(Setting::user_timeout)];
-		// The client check sees that the socket is dead, and nobody asks it why.
-		if (evidence.socket_error == 0)
-			evidence.socket_error = take_error_of_dead_socket(port->sock);
+		evidence.retries2 =
+			static_cast<int>(integer_sysctl_or("net/ipv4/tcp_retries2", 15));
+		// The client check sees that the socket is dead, and nobody asks it why.  What
+		// the kernel has not told yet is what it would have told first: an errno that
+		// came before was made up by TLS.
+		if (int untold = take_error_of_dead_socket(port->sock))
+			evidence.socket_error = untold;
 	}
+	evidence.end = protocol_end(evidence);
 
 	Ending ending = {};
 	ending.cause = cause_of(evidence);

@@ -36,6 +36,9 @@ constexpr char statistics_file[] =
 constexpr char temporary_file[] = PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.tmp";
 constexpr std::uint32_t file_magic = 0x4b470001; // changes with the format
 
+// In a file: keepalive_guard.max_policies may have been greater then.
+constexpr std::uint32_t most_counters = 2 * 100000 + 1;
+
 struct Counters
 {
 	char policy[name_bytes]; // key; "" for no policy
@@ -53,7 +56,7 @@ struct FileHeader
 	std::uint32_t magic;
 	std::uint32_t count;
 	TimestampTz reset;
-	pg_crc32c crc; // of the counters
+	pg_crc32c crc; // of what is before it, and of the counters
 };
 
 Totals *totals = nullptr;
@@ -97,19 +100,25 @@ Counters *find_counters(const char *policy)
 	return entry;
 }
 
+pg_crc32c checksum(const FileHeader &header, const Counters *entries)
+{
+	pg_crc32c crc;
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, &header, offsetof(FileHeader, crc));
+	COMP_CRC32C(crc, entries, header.count * sizeof(Counters));
+	FIN_CRC32C(crc);
+	return crc;
+}
+
 bool read_file(FILE *file, FileHeader *header, Counters **entries)
 {
 	if (fread(header, sizeof(*header), 1, file) != 1 || header->magic != file_magic ||
-	    header->count > counters_room())
+	    header->count > most_counters)
 		return false;
 	*entries = static_cast<Counters *>(palloc0((header->count + 1) * sizeof(Counters)));
 	if (fread(*entries, sizeof(Counters), header->count, file) != header->count)
 		return false;
-	pg_crc32c crc;
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, *entries, header->count * sizeof(Counters));
-	FIN_CRC32C(crc);
-	return EQ_CRC32C(crc, header->crc);
+	return EQ_CRC32C(checksum(*header, *entries), header->crc);
 }
 
 // What is saved counts once: after a crash there is nothing to load.
@@ -154,9 +163,7 @@ bool write_file(FILE *file)
 	hash_seq_init(&all, counters);
 	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
 		entries[header.count++] = *entry;
-	INIT_CRC32C(header.crc);
-	COMP_CRC32C(header.crc, entries, header.count * sizeof(Counters));
-	FIN_CRC32C(header.crc);
+	header.crc = checksum(header, entries);
 
 	return fwrite(&header, sizeof(header), 1, file) == 1 &&
 	       fwrite(entries, sizeof(Counters), header.count, file) == header.count;

@@ -26,32 +26,36 @@ bool has_state(const Evidence &evidence, TcpState state)
 // or keepalive probes that the data has put an end to.
 Cause timeout_cause(const Evidence &evidence)
 {
-	bool in_flight = evidence.info.retransmits > 0 || evidence.data_pending;
-	if (in_flight)
-		return evidence.user_timeout_ms > 0 ? Cause::user_timeout
-		                                    : Cause::retransmit_timeout;
-	return evidence.info.probes > 0 ? Cause::keepalive_timeout : Cause::unknown;
+	const TcpInfo &info = evidence.info;
+	if (info.retransmits == 0 && !evidence.data_pending)
+		return info.probes > 0 ? Cause::keepalive_timeout : Cause::unknown;
+	if (evidence.user_timeout_ms == 0)
+		return Cause::retransmit_timeout;
+	// retransmits_timed_out() asks for one or the other; tcp_probe_timer() for both.
+	bool window_probes = info.retransmits == 0 && info.probes >= evidence.retries2;
+	return window_probes ? Cause::retransmit_timeout : Cause::user_timeout;
 }
 
 // What became of the connection when nobody said goodbye.
 Cause loss_cause(const Evidence &evidence)
 {
-	if (!evidence.tcp)
-		return evidence.socket_error == 0 || evidence.socket_error == EPIPE
-		           ? Cause::client_vanished
-		       : evidence.socket_error == ECONNRESET ? Cause::reset
-		                                             : Cause::unknown;
-
-	// TLS reports a missing close_notify as ECONNRESET (be_tls_read): the state of the
-	// connection is the better witness of a FIN.
-	if (has_state(evidence, TcpState::close_wait) ||
-	    has_state(evidence, TcpState::last_ack) || has_state(evidence, TcpState::closing))
+	// The state of the connection is the better witness of a FIN: TLS makes an
+	// ECONNRESET of a missing close_notify (be_tls_read), and what the server writes
+	// then is answered by a reset.
+	if (evidence.tcp &&
+	    (evidence.fin_received || has_state(evidence, TcpState::close_wait)))
 		return Cause::client_vanished;
 
 	switch (evidence.socket_error)
 	{
-	case ECONNRESET:
-		return Cause::reset;
+	case 0: // the end of the stream; of TLS's stream with FIN yet to come
+		return evidence.error_not_told ||
+		               (evidence.tcp && !has_state(evidence, TcpState::established))
+		           ? Cause::unknown
+		           : Cause::client_vanished;
+	case ECONNRESET: // TLS makes one of what it does not understand, too
+		return !evidence.tcp || has_state(evidence, TcpState::close) ? Cause::reset
+		                                                             : Cause::unknown;
 	case EPIPE: // tcp_reset() in TCP_CLOSE_WAIT: the FIN came first
 		return Cause::client_vanished;
 	case ETIMEDOUT:
@@ -66,6 +70,8 @@ Cause loss_cause(const Evidence &evidence)
 	case EPROTO:
 	case EACCES:
 		return Cause::unreachable;
+	case ECONNABORTED: // tcp_abort(): an administrator (ss --kill)
+		return Cause::terminated;
 	default:
 		return Cause::unknown;
 	}
@@ -115,6 +121,8 @@ Cause cause_of(const Evidence &evidence) noexcept
 	case SessionEnd::end_of_stream:
 	case SessionEnd::connection_lost:
 		return loss_cause(evidence);
+	case SessionEnd::not_told:
+		break;
 	}
 	return Cause::unknown;
 }

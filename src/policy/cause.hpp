@@ -40,6 +40,7 @@ enum class SessionEnd : std::uint8_t
 	connection_lost,   // FATAL, because the client check or a write found it gone
 	fatal,             // any other FATAL
 	killed,            // SIGTERM
+	not_told,          // PostgreSQL logs too little (log_min_messages) to tell
 };
 
 enum class Killer : std::uint8_t
@@ -57,9 +58,12 @@ struct Evidence
 	Killer killer;
 	bool authentication; // the FATAL is of SQLSTATE class 28
 	bool tcp;
+	bool fin_received;   // when the first error was seen; TCP only
 	bool data_pending;   // sent and not acknowledged, or not yet sent, at the end
-	int socket_error;    // the first errno that the socket gave; 0: none seen
+	int socket_error;    // the first errno that the socket gave; 0: none
+	bool error_not_told; // ... or PostgreSQL has kept it for itself (log_min_messages)
 	int user_timeout_ms; // TCP_USER_TIMEOUT in force
+	int retries2;        // sysctl tcp_retries2
 	TcpInfo info;        // at the end; TCP only
 };
 

@@ -101,11 +101,12 @@ sub drop
 }
 
 # From now on this host forwards nothing: the server is told by ICMP that it is
-# unreachable.
+# unreachable.  Optional: another of nft's icmpx types: admin-prohibited, ...
 sub unreachable
 {
-	my ($self) = @_;
-	$self->_filter('meta l4proto tcp reject with icmpx type host-unreachable', 'meta l4proto tcp drop');
+	my ($self, $type) = @_;
+	$type //= 'host-unreachable';
+	$self->_filter("meta l4proto tcp reject with icmpx type $type", 'meta l4proto tcp drop');
 	return;
 }
 

@@ -12,7 +12,8 @@
 #   $s->terminate;                           # as a well-behaved client
 #   $s->vanish; $s->half_close; $s->reset;   # as others
 #
-# Only "trust" and cleartext passwords are understood, and no SSL.
+# Only "trust" and cleartext passwords are understood; KeepaliveGuard::TlsSession is
+# the same over TLS.
 package KeepaliveGuard::Session;
 
 use strict;
@@ -35,9 +36,24 @@ sub new
 {
 	my ($class, %options) = @_;
 	my $self = bless { input => '', parameters => {}, notices => [] }, $class;
-	my ($host, $address, $port, $directory, $ipv6, $password, $buffer, $client_port) =
-	  delete @options{qw(host address port socket ipv6 password receive_buffer client_port)};
-	my $dbname = delete $options{dbname};
+	my ($password, $dbname) = delete @options{qw(password dbname)};
+	my @connect = qw(host address port socket ipv6 receive_buffer client_port);
+	my %connect;
+	@connect{@connect} = delete @options{@connect};
+	$self->_connect(%connect);
+
+	my %startup = (user => 'postgres', database => $dbname // 'postgres', %options);
+	my $body = pack('N', 3 << 16) . join('', map { "$_\0$startup{$_}\0" } sort keys %startup) . "\0";
+	$self->_write(pack('N', 4 + length $body) . $body);
+	$self->_authenticate($password);
+	return $self;
+}
+
+sub _connect
+{
+	my ($self, %options) = @_;
+	my ($host, $address, $port, $directory, $ipv6, $buffer, $client_port) =
+	  @options{qw(host address port socket ipv6 receive_buffer client_port)};
 
 	$address //= $host ? ($ipv6 ? $host->server6 : $host->server) : '127.0.0.1';
 	my $connect = sub {
@@ -52,12 +68,7 @@ sub new
 	$self->{socket} = ($host ? $host->within($connect) : $connect->())
 	  or die 'cannot connect to ' . ($directory // $address) . " port $port: $@ $!\n";
 	$self->{port} = $self->{socket}->sockport unless defined $directory;
-
-	my %startup = (user => 'postgres', database => $dbname // 'postgres', %options);
-	my $body = pack('N', 3 << 16) . join('', map { "$_\0$startup{$_}\0" } sort keys %startup) . "\0";
-	$self->_write(pack('N', 4 + length $body) . $body);
-	$self->_authenticate($password);
-	return $self;
+	return;
 }
 
 # The backend's pid.

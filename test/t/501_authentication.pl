@@ -1,0 +1,112 @@
+# Authentication that fails is an event of its own, and nothing else is one: not a client
+# that leaves while it is asked for its password, nor one that never says who it is.
+use strict;
+use warnings;
+
+use IO::Socket::INET ();
+use KeepaliveGuard::Cluster;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = KeepaliveGuard::Cluster->start_new('primary', conf => "authentication_timeout = 2s\n");
+$node->safe_psql('postgres', <<'END');
+SET password_encryption = 'md5';
+CREATE ROLE app LOGIN PASSWORD 'right';
+CREATE ROLE excluded NOLOGIN;
+CREATE ROLE crowd LOGIN CONNECTION LIMIT 0;
+END
+open my $hba, '>', $node->data_dir . '/pg_hba.conf' or die $!;
+print $hba <<'END';
+local all all trust
+host postgres app 127.0.0.1/32 password
+host postgres slow 127.0.0.1/32 password
+host postgres nobody 127.0.0.1/32 password
+host all refused 127.0.0.1/32 reject
+host all excluded,crowd,postgres,stranger 127.0.0.1/32 trust
+END
+close $hba;
+$node->reload;
+my $admin = $node->unix_session;
+sleep 0.3;
+
+# Connects to be refused: the message alone.
+sub refusal
+{
+	my (%options) = @_;
+	eval { $node->session(%options); 1 } and die "nobody refused\n";
+	return $@ =~ /^FATAL: \w+: (.*)/ ? $1 : $@;
+}
+
+sub startup
+{
+	my (%parameters) = @_;
+	my $socket = IO::Socket::INET->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $!;
+	my $body = pack('N', 3 << 16) . join('', map { "$_\0$parameters{$_}\0" } sort keys %parameters) . "\0";
+	syswrite $socket, pack('N', 4 + length $body) . $body;
+	return $socket;
+}
+
+# It takes two seconds: begun now, looked at below.
+my $slow = startup(user => 'slow', database => 'postgres');
+
+my %expected;
+$expected{ refusal(user => 'app', password => 'wrong') } = 'app';
+$expected{ refusal(user => 'nobody', password => 'any') } = 'nobody';
+$expected{ refusal(user => 'refused') } = 'refused';
+$expected{ refusal(user => 'app', dbname => 'template1') } = 'app';
+$expected{ refusal(user => 'stranger') } = 'stranger';
+$expected{ refusal(user => 'excluded') } = 'excluded';
+is(scalar keys %expected, 6, 'six refusals');
+
+my $admitted = $node->session(user => 'app', password => 'right');
+ok($admitted->pid, 'the right password');
+$admitted->terminate;
+
+my $leaves = startup(user => 'app', database => 'postgres');
+is(read($leaves, my $request, 9), 9, 'a client is asked for its password');
+close $leaves;
+my $anonymous = startup(database => 'postgres');
+like(join('', readline $anonymous), qr/no PostgreSQL user name/, 'a client without a name');
+my $silent = IO::Socket::INET->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $!;
+close $silent;
+is(length join('', readline $slow), 9, 'authentication_timeout: the client is not told');
+sleep 0.5;
+
+my $rows = $admin->query(<<'END');
+SELECT usename, detail, datname, policy, state, transaction_age, backend_type, host(client_addr), client_port > 0
+FROM keepalive_events() WHERE cause = 'authentication_failed'
+END
+my %seen = map { ($_->[1] => $_->[0]) } @$rows;
+is_deeply(\%seen, { %expected, 'canceling authentication due to timeout' => 'slow' },
+	'each is an event with its role and PostgreSQL\'s words, nothing else is');
+is(scalar @$rows, 7, 'one for each');
+is_deeply([ grep { "@$_[6 .. 8]" ne 'client backend 127.0.0.1 t' || grep { defined } @$_[ 3 .. 5 ] } @$rows ],
+	[], 'no policy and no state, but an address');
+
+# After authentication, it is the server's decision.
+foreach my $case ([ user => 'postgres', dbname => 'nowhere' ], [ user => 'crowd' ])
+{
+	my $message = refusal(@$case);
+	my $role = { @$case }->{user};
+	ok( $node->poll_query_until('postgres', <<"END"), "$message: terminated");
+SELECT count(*) = 1 FROM keepalive_events()
+WHERE detail = '@{[$message =~ s/'/''/gr]}' AND cause = 'terminated' AND usename = '$role'
+END
+}
+
+my ($stats) = @{ $admin->query(<<'END') };
+SELECT authentication_failed, terminated, client_closed > 0,
+	sessions_total - client_closed - terminated - sessions
+FROM keepalive_stats() WHERE policy IS NULL
+END
+is_deeply($stats, [ 7, 2, 't', 0 ], 'what never became a session is counted apart');
+
+# A server that is shut down while a client is authenticated: no failure of that.
+$slow = startup(user => 'slow', database => 'postgres');
+read $slow, $request, 9;
+$node->stop('fast');
+$node->start;
+is($node->safe_psql('postgres', 'SELECT authentication_failed FROM keepalive_stats() WHERE policy IS NULL'),
+	7, 'a shutdown is no failed authentication');
+
+done_testing();

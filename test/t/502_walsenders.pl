@@ -1,0 +1,162 @@
+# Why a walsender's connection ended: it leaves with exit status 0 in every case, so the
+# reason is in what passed by.  And what a shutdown, of each kind, and a crash leave.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Ends;
+use KeepaliveGuard::Network;
+use KeepaliveGuard::Oracle 'wait_until_acknowledged';
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $network = KeepaliveGuard::Network->new;
+my ($living, $silent) = map { $network->add_host } 1 .. 2;
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	allows_streaming => 'logical', conf => "autovacuum = off\nmax_wal_senders = 40\nmax_replication_slots = 40\n");
+my $admin = $node->unix_session;
+$admin->query('CREATE PUBLICATION everything FOR ALL TABLES; CREATE TABLE t (i int)');
+
+my $ends = KeepaliveGuard::Ends->new($node);
+my $slots = 0;
+
+# A walsender that streams, or for "idle" does not yet, and is to end for that cause.
+# Options: settings; host; columns of the event, as a hash.
+sub walsender
+{
+	my ($kind, $name, $cause, %options) = @_;
+	my $session = $node->session(
+		host => $options{host} // $living,
+		application_name => $name,
+		options => join(' ', '-c wal_sender_timeout=0', map { "-c $_" } @{ $options{settings} // [] }),
+		replication => $kind eq 'logical' ? 'database' : 'true');
+	if ($kind eq 'physical')
+	{
+		$session->query('START_REPLICATION PHYSICAL ' . $admin->value('SELECT pg_current_wal_flush_lsn()'));
+	}
+	elsif ($kind eq 'logical')
+	{
+		my $slot = 'slot_' . $slots++;
+		$session->query("CREATE_REPLICATION_SLOT $slot TEMPORARY LOGICAL pgoutput");
+		$session->query("START_REPLICATION SLOT $slot LOGICAL 0/0 (proto_version '1', publication_names 'everything')");
+	}
+	$ends->expect($session, "$kind: $name", $cause,
+		application_name => $name, backend_type => 'walsender', %{ $options{columns} // {} });
+	return $session;
+}
+
+my @keepalive = qw(tcp_keepalives_idle=1 tcp_keepalives_interval=1 tcp_keepalives_count=2);
+my (@dead, @terminated);
+foreach my $kind (qw(physical logical idle))
+{
+	walsender($kind, 'Terminate', 'client_closed', columns => { detail => undef })->terminate;
+	walsender($kind, 'FIN', 'client_vanished', columns => { detail => qr/CLOSE_WAIT/ })->vanish;
+	walsender($kind, 'RST', 'reset', columns => { detail => qr/ECONNRESET in state CLOSE/ })->reset;
+	push @terminated, walsender($kind, 'terminated', 'terminated',
+		columns => { detail => 'SIGTERM from process ' . $admin->pid });
+	push @dead, walsender($kind, 'silent', 'keepalive_timeout', host => $silent, settings => \@keepalive,
+		columns => { unanswered_probes => 2 });
+	next if $kind eq 'idle';
+	walsender($kind, 'wal_sender_timeout', 'terminated', settings => ['wal_sender_timeout=1s'],
+		columns => { detail => 'wal_sender_timeout' });
+	walsender($kind, 'an unknown message', 'terminated',
+		columns => { detail => qr/^unexpected message type/ })->_message('d', 'z');
+}
+$admin->query('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @terminated;
+wait_until_acknowledged($_->port) foreach @dead;
+$silent->drop;
+$ends->check(20);
+$silent->restore;
+
+# The same with data in flight: WAL that nobody acknowledges.
+walsender($_, 'silent, WAL in flight', 'user_timeout', host => $silent, settings => ['tcp_user_timeout=1000'],
+	columns => { detail => qr/data in flight/ })
+  foreach qw(physical logical);
+$silent->drop;
+$admin->query('INSERT INTO t VALUES (1)');
+$ends->check(20);
+$silent->restore;
+
+# --- shutdown -------------------------------------------------------------------------
+
+# The counters of a fresh start, after what was done.
+sub counters
+{
+	my ($sql) = @_;
+	return $node->safe_psql('postgres', "SELECT $sql FROM keepalive_stats() WHERE policy IS NULL");
+}
+
+# Once all earlier sessions have ended; what this counts is one client_closed.
+sub reset_counters
+{
+	my $session = $node->unix_session;
+	sleep 0.05 while $session->value('SELECT sum(sessions) FROM keepalive_stats()') > 1;
+	$session->query('SELECT keepalive_stats_reset()');
+	$session->terminate;
+	$node->wait_for_exit($session->pid, 20);
+	return;
+}
+
+$admin->terminate;
+reset_counters();
+my $target = PostgreSQL::Test::Utils::tempdir;
+my @connection = ('-n', '-d', "host=@{[$living->server]} port=@{[$node->port]} user=postgres");
+my $receivewal = $living->start('pg_receivewal', '-D', $target, @connection);
+$connection[-1] .= ' dbname=postgres';
+my $recvlogical = $living->start('pg_recvlogical', @connection, '--slot=real', '--create-slot',
+	'--start', '-f', "$target/changes", '-P', 'pgoutput',
+	'-o', 'proto_version=1', '-o', 'publication_names=everything');
+$node->poll_query_until('postgres', q{SELECT count(*) = 2 FROM pg_stat_replication WHERE state = 'streaming'})
+  or die "no replication\n";
+my @open = ($node->session, $node->session(host => $living), $node->unix_session);
+push @open, $node->session(host => $living, replication => 'true'); # that does not stream
+push @open, $node->session(host => $living, replication => 'database');
+$open[0]->query('BEGIN');
+$open[1]->send('SELECT pg_sleep(60)');
+my $log = $node->log_end;
+$node->stop('fast');
+$_->kill_kill foreach $receivewal, $recvlogical;
+$node->start;
+is(counters('server_shutdown'), 7, 'fast shutdown: clients and walsenders, streaming or not');
+is(counters('client_vanished + reset + unknown + terminated'), 0, 'are not lost');
+is($node->log_count(qr/lost connection/, $log), 0, 'and not logged as such');
+
+reset_counters();
+my $last = $node->session;
+system 'uncapped', 'pg_ctl', '-D', $node->data_dir, '-m', 'smart', '-W', 'stop', '-s';
+sleep 0.5;
+is($last->value('SELECT 1'), 1, 'smart shutdown: a session goes on');
+$last->terminate;
+ok(defined $node->wait_for_exit($node->{_pid}, 20), 'then the server stops');
+$node->_update_pid(0);
+$node->start;
+is(counters('server_shutdown, client_closed, sessions_total - sessions'), '0|2|2',
+	'no session was ended by it: they left, that one and the one that reset the counters');
+
+# Nothing runs in a backend that gets SIGQUIT: those sessions are in no counter.
+reset_counters();
+@open = map { $node->session } 1 .. 3;
+$node->stop('immediate');
+$node->start;
+is(counters('sessions_total - sessions, client_closed'), '1|1',
+	'immediate shutdown: sessions that it ends leave no trace, earlier counts are kept');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM keepalive_events() WHERE ended_at < pg_postmaster_start_time()'),
+	0, 'no event survives a restart');
+
+# --- a crash --------------------------------------------------------------------------
+
+$node->append_conf('postgresql.conf', "restart_after_crash = on\n");
+$node->reload;
+my $victim = $node->session;
+$victim->vanish;
+$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM keepalive_events() WHERE cause = \'client_vanished\'');
+$victim = $node->session;
+$log = $node->log_end;
+kill 'KILL', $victim->pid;
+$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM keepalive_events() WHERE cause = \'client_vanished\'')
+  or die "no restart\n";
+is(counters('client_vanished + unknown'), 0, 'a crash: counters start at zero');
+is($node->log_count(qr/ignoring invalid data|PANIC/, $log), 0, 'in silence');
+
+done_testing();

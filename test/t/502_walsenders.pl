@@ -64,9 +64,15 @@ foreach my $kind (qw(physical logical idle))
 		columns => { detail => qr/^unexpected message type/ })->_message('d', 'z');
 }
 $admin->query('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @terminated;
+# No WAL may come between: the slots' comes by the WAL writer within 0.2 s, and the
+# background writer has some of its own every 15 s.
+my $bgwriter = $admin->value(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'});
+kill 'STOP', $bgwriter;
+sleep 0.7;
 wait_until_acknowledged($_->port) foreach @dead;
 $silent->drop;
 $ends->check(20);
+kill 'CONT', $bgwriter;
 $silent->restore;
 
 # The same with data in flight: WAL that nobody acknowledges.

@@ -218,6 +218,13 @@ foreach my $cell (sort { ($a->{situation} eq 'stalled') <=> ($b->{situation} eq 
 	$cell->{prepare}->($cell->{session}) if $cell->{prepare};
 }
 my %client;
+my $test_process = $$;
+
+END
+{
+	kill 'KILL', values %client if defined $test_process && $$ == $test_process;
+}
+
 foreach my $fault (@faults)
 {
 	$client{ $fault->[0] } = client_process(grep { $_->{fault} eq $fault->[0] } @cells);
@@ -268,7 +275,7 @@ END
 		my ($pid, $health, $dies_in, $idle, $busy, @timer) = @$row;
 		my $cell = $cell{$pid} // next;
 		push @{ $cell->{samples} },
-		  { time => $time, health => $health, dies_in => $dies_in, timer => "@timer" };
+		  { time => $time, health => $health, dies_in => $dies_in, timer => join(' ', map { $_ // '' } @timer) };
 		@$cell{qw(detects_idle detects_busy)} = ($idle, $busy);
 	}
 	return;

@@ -38,10 +38,11 @@ Counts count_sessions()
 		const Slot &slot = shared_slots()[i];
 		Session session;
 		Wanted wanted;
+		bool distributed = policies_distributed();
 		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
 			continue;
 		counts.sessions++;
-		counts.of_state[static_cast<int>(session_state(session, wanted))]++;
+		counts.of_state[static_cast<int>(session_state(session, wanted, distributed))]++;
 	}
 	return counts;
 }

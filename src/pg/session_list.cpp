@@ -4,6 +4,7 @@
 
 #include "pg/compat.hpp"
 #include "pg/read_report.hpp"
+#include "pg/session_state.hpp"
 
 #include <netinet/in.h>
 
@@ -31,6 +32,7 @@ void find_slot(ListedSession &listed, int number)
 		return;
 	const Slot &slot = shared_slots()[number];
 	Session session;
+	listed.distributed = policies_distributed();
 	if (slot.session.read(session) && session.pid == listed.session.pid &&
 	    session.started == listed.backend.started && slot.wanted.read(listed.wanted))
 	{

@@ -36,7 +36,8 @@ struct ListedSession
 	// port, as PostgreSQL knows them, and nothing wanted.
 	Session session;
 	Wanted wanted;
-	bool visible; // the caller may see the details, as in pg_stat_activity
+	bool distributed; // policies_distributed() before the copies were taken
+	bool visible;     // the caller may see the details, as in pg_stat_activity
 };
 
 // A walk through all client backends and walsenders, some at a time: so its memory is

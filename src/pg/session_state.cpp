@@ -5,12 +5,19 @@
 namespace guard::pg
 {
 
-SessionState session_state(const Session &session, const Wanted &wanted)
+bool policies_distributed()
+{
+	bool distributed = pg_atomic_read_u64(&shared->distributed) >=
+	                   pg_atomic_read_u64(&shared->requested);
+	pg_read_barrier();
+	return distributed;
+}
+
+SessionState session_state(const Session &session, const Wanted &wanted, bool distributed)
 {
 	if (!wanted.governed && session.applied == wanted.version)
 		return SessionState::ungoverned;
-	if (session.applied != wanted.version ||
-	    pg_atomic_read_u64(&shared->distributed) < pg_atomic_read_u64(&shared->requested))
+	if (session.applied != wanted.version || !distributed)
 		return SessionState::pending;
 	if (session.failed != 0 || session.keepalive_failed)
 		return SessionState::failed;

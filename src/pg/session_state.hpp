@@ -15,7 +15,14 @@ enum class SessionState
 	pending,    // the session has not confirmed yet, or policies are still being read
 };
 
-SessionState session_state(const Session &session, const Wanted &wanted);
+// Whether every slot wants what was committed before.  To be asked before a slot is
+// read: asked later, it may be true of a change that came after the copy.
+bool policies_distributed();
+
+// Of copies from a slot; `distributed` is policies_distributed() from before they were
+// taken.
+SessionState session_state(const Session &session, const Wanted &wanted,
+                           bool distributed);
 
 // keepalive_status()'s word for it; nullptr for ungoverned.
 const char *session_state_name(SessionState state);

@@ -28,7 +28,8 @@ constexpr int status_columns = 29;
 
 const char *policy_state(const ListedSession &listed)
 {
-	return session_state_name(session_state(listed.session, listed.wanted));
+	return session_state_name(
+		session_state(listed.session, listed.wanted, listed.distributed));
 }
 
 void add_in_force(RowValues<status_columns> &row, const Session &session)

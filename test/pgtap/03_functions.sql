@@ -2,11 +2,15 @@
 -- types in its order; each says what it is, and only those may use it who should.
 BEGIN;
 
+-- From 17 on a table's row type, and the array type of that, are members as well.
 CREATE TEMP VIEW object AS
 	SELECT classid, objid, pg_describe_object(classid, objid, 0) AS description
 	FROM pg_depend
 	WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'keepalive_guard');
+		AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'keepalive_guard')
+		AND NOT (classid = 'pg_type'::regclass AND EXISTS (
+			SELECT FROM pg_type JOIN pg_class relation ON objid IN (reltype, typarray)
+			WHERE pg_type.oid = reltype));
 
 -- public: everybody; monitor: pg_monitor; superuser: superusers, until somebody grants it
 CREATE TEMP TABLE expected (

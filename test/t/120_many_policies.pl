@@ -1,12 +1,11 @@
 # A thousand policies, and ten thousand with keepalive_guard.max_policies raised, are
-# loaded and matched, the last of them too, and cost a connection next to nothing.
+# loaded and matched, the last of them too.  What they cost: test/bench.
 use strict;
 use warnings;
 
 use KeepaliveGuard::Agreement qw(governed_by kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
-use Time::HiRes 'time';
 
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 $node->safe_psql('postgres', 'CREATE ROLE app LOGIN; CREATE ROLE app_last LOGIN');
@@ -32,16 +31,14 @@ INSERT INTO keepalive_policy (name, priority, role, tcp_keepalives_idle) VALUES
 	('last', 1001, '/_last\$', '22 s');
 COMMIT
 END
-	return wait_for_kernel($canary, { idle => $count }, 10);
+	return wait_for_kernel($canary, { idle => $count }, 60);
 }
 
 sub is_loaded
 {
 	my ($count) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $seconds = fill($count);
-	ok(defined $seconds, "$count policies are loaded");
-	cmp_ok($seconds // 99, '<', 1, sprintf 'within a second: in %.0f ms', 1000 * ($seconds // 99));
+	ok(defined fill($count), "$count policies are loaded");
 	is($node->log_count(qr/keepalive_guard: .* skipping/), 0, 'none of them is skipped');
 
 	kernel_has($node->session, { idle => $count }, 'the first is matched');
@@ -52,32 +49,10 @@ sub is_loaded
 	return;
 }
 
-# The fastest of a few connections, which all policies are tried for, in ms.
-sub connection_time
-{
-	my $fastest;
-	foreach (1 .. 20)
-	{
-		my $start = time;
-		my $session = $node->session(user => 'app_last');
-		my $seconds = time - $start;
-		$fastest = $seconds if !defined $fastest || $seconds < $fastest;
-		$session->terminate;
-	}
-	return $fastest * 1000;
-}
-
 is_loaded(1000);
 $node->append_conf('postgresql.conf', 'keepalive_guard.max_policies = 10000');
 $node->restart;
 $canary = $node->session;
 is_loaded(10_000);
-
-my $with_many = connection_time();
-$node->safe_psql('postgres', "DELETE FROM keepalive_policy WHERE name <> 'last'");
-$node->wait_for_policies;
-my $with_one = connection_time();
-cmp_ok($with_many - $with_one, '<', 1,
-	sprintf 'a connection takes %.2f ms with 10,000 policies, %.2f ms with one', $with_many, $with_one);
 
 done_testing();

@@ -1,5 +1,5 @@
-# keepalive_guard: `make demo` shows it, `make test` runs every test; both install
-# what they need first (test/setup).  `make && make install` builds with PGXS
+# keepalive_guard: `make demo` shows it, `make test` runs every test, `make bench`
+# measures it; they install what they need first (test/setup).  `make && make install` builds with PGXS
 # against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs the tests
 # that need no server, `make installcheck` those of pg_regress in a running one.
 
@@ -51,7 +51,7 @@ all install installcheck unit clean:
 endif
 
 # Whoever kills make, in whatever way, has killed all of it.
-test demo:
+test demo bench:
 	@exec setpriv --pdeathsig KILL test/run $@
 
-.PHONY: test demo unit
+.PHONY: test demo bench unit

@@ -18,7 +18,7 @@ my $node = KeepaliveGuard::Cluster->start_new('primary',
 my $superuser = $node->unix_session;
 my %keepalive = (tcp_keepalives_idle => '1s', tcp_keepalives_interval => '1s', tcp_keepalives_count => 100);
 
-foreach my $role (qw(plain dead stalled double))
+foreach my $role (qw(plain dead stalled double patient))
 {
 	$superuser->query("CREATE ROLE $role LOGIN");
 }
@@ -26,6 +26,7 @@ $node->policy(name => 'plain', role => 'plain', %keepalive);
 $node->policy(name => 'dead', role => 'dead', %keepalive, dead_after => '2s');
 $node->policy(name => 'stalled', role => 'stalled', %keepalive, stall_timeout => '2s');
 $node->policy(name => 'double', role => 'double', %keepalive, dead_after => '3s', stall_timeout => '2s');
+$node->policy(name => 'patient', role => 'patient', %keepalive, dead_after => '5s');
 $node->wait_for_policies;
 
 sub session
@@ -130,16 +131,16 @@ sub wake_ups
 }
 
 {
-	# Silent for a while, but not for long enough; idle, in a transaction, busy, slow.
+	# Silent for more than dead_after in all, but never for so long at a time; idle, in a transaction, busy, slow.
 	my $idle = session('double');
 	my $in_transaction = session('double');
 	$in_transaction->query('BEGIN');
 	my $sleeping = session('double');
 	$sleeping->send('SELECT pg_sleep(60)');
-	my $interrupted = session('dead');
+	my $interrupted = session('patient');
 	my $slow = session('double', receive_buffer => 4096);
 	$slow->send(q(SELECT repeat('x', 10000) FROM generate_series(1, 3000)));
-	my $until = time + 7;
+	my $until = time + 12;
 	my ($windows_closed, $looks) = (0, 0);
 	for (my $round = 0; time < $until; $round++)
 	{

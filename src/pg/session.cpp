@@ -168,7 +168,7 @@ int install_update_signal()
 	return 0;
 }
 
-void end_session(int, Datum)
+void record_session(int, Datum)
 {
 	if (my_slot == nullptr)
 		return;
@@ -177,7 +177,14 @@ void end_session(int, Datum)
 	Wanted wanted = {};
 	my_slot->wanted.read(wanted);
 	record_end(session, wanted, weigh_ending(session, port()), port());
+}
 
+// Comes after all that might go wrong in other callbacks: a slot that outlived its
+// process would have the worker signal whoever gets the pid next.
+void release_slot(int, Datum)
+{
+	if (my_slot == nullptr)
+		return;
 	Slot *slot = my_slot;
 	my_slot = nullptr;
 	session = {};
@@ -324,7 +331,8 @@ void begin_session(Port *port)
 	}
 
 	my_slot = &shared_slots()[number];
-	before_shmem_exit(end_session, 0);
+	on_shmem_exit(release_slot, 0);
+	before_shmem_exit(record_session, 0); // while the socket is open
 	session.update_signal = install_update_signal();
 	watch_for_termination();
 

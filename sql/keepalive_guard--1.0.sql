@@ -350,57 +350,72 @@ REVOKE ALL ON FUNCTION keepalive_stats_reset() FROM PUBLIC;
 
 CREATE FUNCTION keepalive_path_evidence(
 	OUT client_addr inet,
+	OUT last_heard timestamptz,
 	OUT idle_for interval,
-	OUT lost boolean)
+	OUT outcome text)
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION keepalive_path_evidence() IS
-	'for each TCP connection in keepalive_events() that ended while its session was idle: for how long nothing had used the path, and whether the client was lost (reset, unanswered probes) or still got through';
+	'what idle TCP sessions, connected or in keepalive_events(), tell of the path to their client: how long it was idle, at least, and what then became of the connection (survived: the client got through; lost: the first probe got no answer or a reset; reset: one came unasked)';
 REVOKE ALL ON FUNCTION keepalive_path_evidence() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION keepalive_path_evidence() TO pg_read_all_stats;
 
--- A connected session is evidence too: one that has been idle for longer than its
--- tcp_keepalives_idle and has since heard from its client survived that idleness.
+-- An idle timeout is only named where nothing else explains the losses as well:
+-- clients or devices that fail take whatever is idle with them, at a few moments,
+-- some of many, and after any idleness.  For the losses' moments, in which the path
+-- broke between the last sign of life and the first probe (late by an eighth at most),
+-- the fewest that do are counted.
 CREATE VIEW keepalive_paths_observed AS
-WITH evidence AS (
-	SELECT client_addr, idle_for, lost
-	FROM keepalive_path_evidence()
-	UNION ALL
-	SELECT s.client_addr, s.tcp_keepalives_idle, false
-	FROM keepalive_status() AS s
-	JOIN pg_stat_activity AS a USING (pid)
-	WHERE s.transport = 'tcp' AND s.keepalive AND a.state LIKE 'idle%'
-		AND s.silent_for < clock_timestamp() - a.state_change - s.tcp_keepalives_idle
-), networks AS (
+WITH networks AS (
 	SELECT
 		network(set_masklen(client_addr, CASE family(client_addr) WHEN 4 THEN 24 ELSE 64 END)) AS network,
-		count(*) FILTER (WHERE NOT lost) AS survived,
-		count(*) FILTER (WHERE lost) AS lost,
-		max(idle_for) FILTER (WHERE NOT lost) AS longest_survived,
-		min(idle_for) FILTER (WHERE lost) AS shortest_lost,
-		max(idle_for) FILTER (WHERE lost) AS longest_lost
-	FROM evidence
+		count(*) FILTER (WHERE outcome = 'survived') AS survived,
+		count(*) FILTER (WHERE outcome = 'lost') AS lost,
+		count(*) FILTER (WHERE outcome = 'reset') AS resets,
+		max(idle_for) FILTER (WHERE outcome = 'survived') AS longest_survived,
+		min(idle_for) FILTER (WHERE outcome = 'lost') AS shortest_lost,
+		max(idle_for) FILTER (WHERE outcome = 'lost') AS longest_lost,
+		min(idle_for) FILTER (WHERE outcome = 'reset') AS shortest_reset,
+		max(idle_for) FILTER (WHERE outcome = 'reset') AS longest_reset,
+		array_agg(idle_for ORDER BY idle_for DESC) FILTER (WHERE outcome = 'survived') AS survivals,
+		array_agg(tstzrange(last_heard, last_heard + idle_for * 1.125)) FILTER (WHERE outcome = 'lost') AS breaks
+	FROM keepalive_path_evidence()
 	GROUP BY 1
 	HAVING count(*) >= 5
 ), verdicts AS (
 	SELECT
 		*,
-		survived >= 5 AND lost >= 5
-			AND longest_survived >= '1s'
+		survivals[5] AS safe,
+		lost >= 5 AND third.moment IS NOT NULL
 			AND longest_survived < shortest_lost
-			AND shortest_lost <= 4 * longest_survived AS clear
+			AND shortest_lost <= 4 * survivals[5]
+			AND survivals[5] >= '1.125s'
+			AND 10 * lost >= comparable.number AS clear
 	FROM networks
+		CROSS JOIN LATERAL (
+			SELECT count(*) AS number FROM unnest(survivals) AS s (idle_for)
+			WHERE 4 * s.idle_for >= shortest_lost) AS comparable
+		CROSS JOIN LATERAL (SELECT min(upper(b)) AS moment FROM unnest(breaks) AS b) AS first
+		CROSS JOIN LATERAL (
+			SELECT min(upper(b)) AS moment FROM unnest(breaks) AS b
+			WHERE lower(b) > first.moment) AS second
+		CROSS JOIN LATERAL (
+			SELECT min(upper(b)) AS moment FROM unnest(breaks) AS b
+			WHERE lower(b) > second.moment) AS third
 )
 SELECT
 	network,
 	survived,
 	lost,
+	resets,
 	longest_survived,
 	shortest_lost,
 	longest_lost,
-	CASE WHEN clear THEN shortest_lost END AS idle_timeout,
-	CASE WHEN clear THEN date_trunc('second', longest_survived) END AS tcp_keepalives_idle
+	shortest_reset,
+	longest_reset,
+	CASE WHEN clear THEN shortest_lost * 1.125 END AS idle_timeout,
+	CASE WHEN clear THEN date_trunc('second', safe / 1.125) END AS tcp_keepalives_idle
 FROM verdicts;
 
 COMMENT ON VIEW keepalive_paths_observed IS
@@ -408,19 +423,25 @@ COMMENT ON VIEW keepalive_paths_observed IS
 COMMENT ON COLUMN keepalive_paths_observed.network IS
 	'client network: /24 for IPv4, /64 for IPv6';
 COMMENT ON COLUMN keepalive_paths_observed.survived IS
-	'connections whose client still got through after the path had been idle';
+	'connections whose client got through after the path had been idle for a second or more, be it by answering a probe';
 COMMENT ON COLUMN keepalive_paths_observed.lost IS
-	'connections that were reset, or whose probes went unanswered, after the path had been idle';
+	'connections of which the first keepalive probe, after the path had been idle, got no answer or a reset';
+COMMENT ON COLUMN keepalive_paths_observed.resets IS
+	'connections that were reset unasked while the path was idle: by the client or a device, which cannot be told apart, so idle_timeout leaves them out';
 COMMENT ON COLUMN keepalive_paths_observed.longest_survived IS
-	'the longest idleness of the path that a connection survived';
+	'the longest idleness of the path that a connection survived, as far as the server knows: it does not see keepalive probes of the client';
 COMMENT ON COLUMN keepalive_paths_observed.shortest_lost IS
-	'the shortest idleness of the path after which a connection was lost';
+	'the shortest idleness (tcp_keepalives_idle) after which a connection was lost';
 COMMENT ON COLUMN keepalive_paths_observed.longest_lost IS
-	'the longest idleness of the path after which a connection was lost';
+	'the longest idleness (tcp_keepalives_idle) after which a connection was lost';
+COMMENT ON COLUMN keepalive_paths_observed.shortest_reset IS
+	'the shortest idleness after which a connection was reset unasked';
+COMMENT ON COLUMN keepalive_paths_observed.longest_reset IS
+	'the longest idleness after which a connection was reset unasked';
 COMMENT ON COLUMN keepalive_paths_observed.idle_timeout IS
-	'the idle timeout that something on the path seems to have, at most; NULL unless at least 5 connections survived and 5 were lost, every loss after a longer idleness than every survival, and not more than four times as long';
+	'the idle timeout that something on the path seems to have: above longest_survived, and at most this; NULL unless the pattern is clear: 5 or more losses that no two moments explain, all after a longer idleness than any survival, and for 5 survivals or more not over four times as long, and not less than a tenth as many as these';
 COMMENT ON COLUMN keepalive_paths_observed.tcp_keepalives_idle IS
-	'the tcp_keepalives_idle that keeps the path open, where idle_timeout is not NULL: the longest idleness survived';
+	'where idle_timeout is not NULL: what, with a tcp_keepalives_interval that is not longer, keeps the path open; 5 connections survived that idleness and the eighth by which probes may be late';
 GRANT SELECT ON keepalive_paths_observed TO pg_read_all_stats;
 
 --

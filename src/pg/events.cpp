@@ -8,6 +8,7 @@
 #include "pg/session.hpp"
 #include "pg/settings.hpp"
 #include "pg/statistics.hpp"
+#include "pg/watch.hpp"
 
 #include <algorithm>
 
@@ -74,7 +75,7 @@ const char *state_name(std::uint8_t state)
 	}
 }
 
-bool is_idle(std::uint8_t state)
+bool is_idle(BackendState state)
 {
 	return state == STATE_IDLE || state == STATE_IDLEINTRANSACTION ||
 	       state == STATE_IDLEINTRANSACTION_ABORTED;
@@ -87,19 +88,22 @@ const PgBackendStatus *my_entry()
 	                                                                  : nullptr;
 }
 
-// For how long nothing went over the path before the end: since the session became
-// idle, but for the probes.
-std::int64_t path_idle_ms(const Session &session, TimestampTz now)
+PathEnd path_end(Cause cause)
 {
-	if (session.transport != Transport::tcp || my_entry() == nullptr ||
-	    !is_idle(MyBEEntry->st_state) || MyBEEntry->st_state_start_timestamp == 0)
-		return not_known;
-	std::int64_t idle = (now - MyBEEntry->st_state_start_timestamp) / 1000;
-	if (session.keepalive)
-		idle = std::min<std::int64_t>(
-			idle, session.in_force[static_cast<int>(Setting::keepalives_idle)] *
-					  INT64CONST(1000));
-	return std::max<std::int64_t>(idle, 0);
+	switch (cause)
+	{
+	case Cause::client_closed:
+	case Cause::client_vanished:
+		return PathEnd::client_spoke;
+	case Cause::keepalive_timeout:
+	case Cause::user_timeout:
+	case Cause::dead_after:
+		return PathEnd::unanswered;
+	case Cause::reset:
+		return PathEnd::reset;
+	default:
+		return PathEnd::none;
+	}
 }
 
 // What pg_stat_activity shows of this backend.
@@ -124,7 +128,6 @@ Event new_event(Port *port, Cause cause)
 	strlcpy(event.application_name, application_name ? application_name : "", name_bytes);
 	event.connected_us = event.ended_at - MyStartTimestamp;
 	event.transaction_us = not_known;
-	event.idle_ms = not_known;
 	return event;
 }
 
@@ -283,6 +286,24 @@ Event *copy_events(int *count)
 	return copy;
 }
 
+PathEvidence path_evidence_of(const Session &session, BackendState state,
+                              std::int64_t state_ms, const TcpInfo &info, PathEnd end)
+{
+	if (session.transport != Transport::tcp || !is_idle(state) || info.received == 0)
+		return {PathOutcome::untold, 0};
+	IdlePath path = {};
+	path.quiet = std::min<std::int64_t>(state_ms, info.last_data_sent);
+	path.options_changed = monotonic_ms() - session.probes_changed;
+	path.silent = silent_ms(info);
+	if (session.keepalive)
+		path.keepalive_idle =
+			session.in_force[static_cast<int>(Setting::keepalives_idle)] *
+			INT64CONST(1000);
+	path.unanswered = info.probes;
+	path.end = end;
+	return path_evidence(path);
+}
+
 void record_end(const Session &session, const Wanted &wanted, const Ending &ending,
                 Port *port)
 {
@@ -293,7 +314,11 @@ void record_end(const Session &session, const Wanted &wanted, const Ending &endi
 	strlcpy(event.database, session.database, name_bytes);
 	event.client = session.socket.remote;
 	event.info = ending.info;
-	event.idle_ms = path_idle_ms(session, event.ended_at);
+	if (my_entry() != nullptr)
+		event.path = path_evidence_of(
+			session, MyBEEntry->st_state,
+			(event.ended_at - MyBEEntry->st_state_start_timestamp) / 1000, ending.info,
+			path_end(ending.cause));
 	strlcpy(event.detail, ending.detail, detail_bytes);
 	take_activity(event);
 

@@ -5,11 +5,13 @@
 
 #include "pg/ending.hpp"
 #include "pg/shared.hpp"
+#include "policy/idle_path.hpp"
 
 extern "C"
 {
 #include "datatype/timestamp.h"
 #include "storage/lwlock.h"
+#include "utils/backend_status.h"
 }
 
 namespace guard::pg
@@ -34,8 +36,8 @@ struct Event
 	Endpoint client;
 	std::int64_t connected_us;
 	std::int64_t transaction_us; // not_known: no transaction was open
-	std::int64_t idle_ms;        // the path was not used for so long before the end
-	TcpInfo info;                // info.received is 0 on Unix sockets
+	PathEvidence path;
+	TcpInfo info; // info.received is 0 on Unix sockets
 	char detail[detail_bytes];
 };
 
@@ -45,6 +47,11 @@ void init_events(LWLock *lock);
 
 // Copies the events, newest first.  Palloc'd.
 Event *copy_events(int *count);
+
+// What a session that has been in that state for `state_ms` tells of its path.  A
+// TcpInfo without figures tells nothing.
+PathEvidence path_evidence_of(const Session &session, BackendState state,
+                              std::int64_t state_ms, const TcpInfo &info, PathEnd end);
 
 // Records the end of this backend's session, and logs it if the client was lost.
 void record_end(const Session &session, const Wanted &wanted, const Ending &ending,

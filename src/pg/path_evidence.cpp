@@ -1,14 +1,18 @@
-// keepalive_path_evidence(): what ended connections tell of the paths to their clients;
-// the view keepalive_paths_observed draws the conclusions.
+// keepalive_path_evidence(): what ended and connected sessions tell of the paths to
+// their clients; the view keepalive_paths_observed draws the conclusions.
 #include "pg/postgres.hpp"
 
 #include "pg/datums.hpp"
 #include "pg/events.hpp"
 #include "pg/preload.hpp"
+#include "pg/session_list.hpp"
+
+#include <algorithm>
 
 extern "C"
 {
 #include "funcapi.h"
+#include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_path_evidence);
 }
@@ -18,25 +22,32 @@ namespace guard::pg
 namespace
 {
 
-// A connection tells whether its path survived idleness if something of the client's
-// came through after it, or nothing did, or a reset.
-bool is_evidence(const Event &event, bool *lost)
+// As it was at `then`.
+void add_row(ReturnSetInfo *result, const PathEvidence &path, const Endpoint &remote,
+             const TcpInfo &info, TimestampTz then)
 {
-	if (event.client.family == 0 || event.idle_ms == not_known)
-		return false;
-	switch (event.cause)
-	{
-	case Cause::client_closed:
-	case Cause::client_vanished:
-		*lost = false;
-		return true;
-	case Cause::reset:
-	case Cause::keepalive_timeout:
-		*lost = true;
-		return true;
-	default:
-		return false;
-	}
+	if (path.outcome == PathOutcome::untold)
+		return;
+	const Endpoint client = unmapped(remote);
+	const std::int64_t silent_ms = std::min(info.last_data_recv, info.last_ack_recv);
+	RowValues<4> row;
+	row.add(address_datum(client.family, client.address.data()));
+	row.add(TimestampTzGetDatum(then - silent_ms * 1000));
+	row.add(interval_datum(path.idle_for));
+	row.add_text(path_outcome_name(path.outcome));
+	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+}
+
+void add_session(ReturnSetInfo *result, const ListedSession &listed,
+                 const SocketFacts &facts)
+{
+	if (listed.slot == nullptr || !listed.visible || !facts.found)
+		return;
+	const TimestampTz now = GetCurrentTimestamp();
+	const PathEvidence path = path_evidence_of(listed.session, listed.backend.state,
+	                                           (now - listed.backend.state_since) / 1000,
+	                                           facts.info, PathEnd::none);
+	add_row(result, path, listed.session.socket.remote, facts.info, now);
 }
 
 } // namespace
@@ -50,19 +61,16 @@ extern "C" PGDLLEXPORT Datum keepalive_path_evidence(PG_FUNCTION_ARGS)
 	require_preload();
 	InitMaterializedSRF(fcinfo, 0);
 	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+
 	int count;
 	const Event *events = copy_events(&count);
 	for (int i = 0; i < count; i++)
-	{
-		bool lost;
-		if (!is_evidence(events[i], &lost))
-			continue;
-		Endpoint client = unmapped(events[i].client);
-		RowValues<3> row;
-		row.add(address_datum(client.family, client.address.data()));
-		row.add(interval_datum(events[i].idle_ms));
-		row.add(BoolGetDatum(lost));
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
-	}
+		add_row(result, events[i].path, events[i].client, events[i].info,
+		        events[i].ended_at);
+
+	Details details = {};
+	details.info = true;
+	visit_sessions(details, [&](const ListedSession &listed, const SocketFacts &facts)
+	               { add_session(result, listed, facts); });
 	return 0;
 }

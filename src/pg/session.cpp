@@ -8,6 +8,7 @@
 #include "pg/events.hpp"
 #include "pg/matching.hpp"
 #include "pg/native_settings.hpp"
+#include "pg/watch.hpp"
 
 #include <csignal>
 
@@ -70,6 +71,10 @@ void publish(const Wanted &wanted, const SettingValues &expected,
 	{
 		Options options = {};
 		read_options(port()->sock, options);
+		if (session.keepalive != (options.keepalive != 0) ||
+		    session.in_force[static_cast<int>(Setting::keepalives_idle)] !=
+		        options.keepalives_idle)
+			session.probes_changed = monotonic_ms();
 		session.keepalive = options.keepalive != 0;
 		session.in_force = {options.keepalives_idle, options.keepalives_interval,
 		                    options.keepalives_count, options.user_timeout_ms,

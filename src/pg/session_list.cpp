@@ -100,6 +100,8 @@ bool read_backend(int number, Session &session, Backend &backend)
 			memcpy(&backend.client, const_cast<const SockAddr *>(&entry->st_clientaddr),
 			       sizeof(SockAddr));
 			strlcpy(backend.application_name, entry->st_appname, NAMEDATALEN);
+			backend.state = entry->st_state;
+			backend.state_since = entry->st_state_start_timestamp;
 		}
 		pgstat_end_read_activity(entry, after);
 		if (pgstat_read_activity_complete(before, after))

@@ -26,6 +26,8 @@ struct Backend
 	Oid role;
 	SockAddr client;
 	char application_name[NAMEDATALEN];
+	BackendState state;
+	TimestampTz state_since;
 };
 
 struct ListedSession

@@ -41,10 +41,11 @@ struct Session
 	char database[name_bytes];  // as connected; "" for a physical walsender
 	BackendKind kind;
 	Transport transport;
-	std::uint8_t update_signal; // 0: this backend does not listen for updates
-	SocketId socket;            // TCP only
-	std::uint32_t applied;      // Wanted::version that is in force
-	bool keepalive;             // SO_KEEPALIVE
+	std::uint8_t update_signal;  // 0: this backend does not listen for updates
+	SocketId socket;             // TCP only
+	std::uint32_t applied;       // Wanted::version that is in force
+	bool keepalive;              // SO_KEEPALIVE
+	std::int64_t probes_changed; // when that or TCP_KEEPIDLE did: CLOCK_MONOTONIC, ms
 	SettingValues in_force;  // as the kernel has them; client_check as PostgreSQL has it
 	std::uint8_t overridden; // bit per Setting: another value than the policy's
 	std::uint8_t failed;     // bit per Setting: refused by the kernel

@@ -91,7 +91,7 @@ INSERT INTO expected (name, arguments, columns) VALUES
 		'fwd_alloc bigint, wmem_queued bigint, optmem bigint, backlog bigint, drops bigint');
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_path_evidence', '',
-		'client_addr inet, idle_for interval, lost boolean', 'monitor'),
+		'client_addr inet, last_heard timestamp with time zone, idle_for interval, outcome text', 'monitor'),
 	('keepalive_kernel', '',
 		'name text, setting text, unit text, source text, description text', 'monitor'),
 	('keepalive_sockets', '',

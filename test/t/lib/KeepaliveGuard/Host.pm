@@ -19,16 +19,8 @@ my $test_process = $$;
 sub new
 {
 	my ($class, $n) = @_;
-	my $self = bless { n => $n }, $class;
-
-	my $pid = fork // die "fork: $!";
-	if ($pid == 0)
-	{
-		exec 'unshare', '--net', '--', 'sleep', 'infinity' or die "unshare: $!";
-	}
-	$self->{pid} = $pid;
-	my $own = readlink '/proc/self/ns/net';
-	usleep(1000) while (readlink("/proc/$pid/ns/net") // $own) eq $own;
+	my $pid = namespace();
+	my $self = bless { n => $n, pid => $pid }, $class;
 
 	_must('ip', 'link', 'add', "veth$n", 'type', 'veth', 'peer', 'name', 'eth0', 'netns', $pid);
 	_must('ip', 'link', 'set', "veth$n", 'up');
@@ -37,6 +29,19 @@ sub new
 	$self->_must_here('ip', 'link', 'set', 'lo', 'up');
 	$self->_up;
 	return $self;
+}
+
+# A process in a network namespace of its own.
+sub namespace
+{
+	my $pid = fork // die "fork: $!";
+	if ($pid == 0)
+	{
+		exec 'unshare', '--net', '--', 'sleep', 'infinity' or die "unshare: $!";
+	}
+	my $own = readlink '/proc/self/ns/net';
+	usleep(1000) while (readlink("/proc/$pid/ns/net") // $own) eq $own;
+	return $pid;
 }
 
 sub address { return "10.77.$_[0]{n}.2" }

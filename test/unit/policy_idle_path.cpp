@@ -105,6 +105,11 @@ TEST(IdlePath, ProbesBeforeAChangeOfTheOptionsMayHaveKeptThePathBusy)
 	changed = path(PathEnd::unanswered, 5'000'000, 4'999'900, 3);
 	changed.options_changed = 40'000;
 	EXPECT_EQ(path_evidence(changed), untold);
+
+	// A session that was given its options when it started, and was idle at once.
+	changed = path(PathEnd::unanswered, 95'000, 94'900, 3);
+	changed.options_changed = 94'890;
+	EXPECT_EQ(path_evidence(changed).outcome, PathOutcome::lost);
 }
 
 TEST(IdlePath, WithoutAnUnansweredProbeATimeoutIsNotOfThePath)

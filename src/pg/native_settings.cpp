@@ -13,6 +13,7 @@
 extern "C"
 {
 #include "libpq/libpq.h"
+#include "utils/builtins.h"
 }
 
 namespace guard::pg
@@ -223,7 +224,7 @@ void release_default(NativeSetting &n)
 			stack->source = source;
 
 	char text[16];
-	snprintf(text, sizeof(text), "%d", configured.value[index]);
+	pg_ltoa(configured.value[index], text);
 	SetConfigOption(n.name, text, PGC_SIGHUP, source);
 	n.default_is_ours = false;
 }
@@ -365,7 +366,7 @@ void apply_native_setting(Setting setting, const Wanted &wanted)
 		if (!n.default_is_role_all)
 		{
 			char text[16];
-			snprintf(text, sizeof(text), "%d", wanted.settings.get(setting));
+			pg_ltoa(wanted.settings.get(setting), text);
 			SetConfigOption(n.name, text, PGC_USERSET, PGC_S_GLOBAL);
 			n.default_is_ours = true;
 		}

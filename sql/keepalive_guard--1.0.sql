@@ -363,9 +363,9 @@ GRANT EXECUTE ON FUNCTION keepalive_path_evidence() TO pg_read_all_stats;
 
 -- An idle timeout is only named where nothing else explains the losses as well:
 -- clients or devices that fail take whatever is idle with them, at a few moments,
--- some of many, and after any idleness.  For the losses' moments, in which the path
--- broke between the last sign of life and the first probe (late by an eighth at most),
--- the fewest that do are counted.
+-- some of many, and after any idleness.  A path broke at some moment between the last
+-- sign of life and the first probe, which is late by an eighth at most: `third` is the
+-- third of the fewest moments that explain all losses.
 CREATE VIEW keepalive_paths_observed AS
 WITH networks AS (
 	SELECT

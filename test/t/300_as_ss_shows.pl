@@ -161,7 +161,8 @@ foreach my $i (0 .. 3) # gone while idle
 	wait_until_acknowledged($s->port);
 	push @silent, $s;
 }
-my @busy = map { $node->session(host => $host, ipv6 => $_ % 2) } 1 .. 20;
+my @busy = map { $node->session(host => $host, ipv6 => $_ % 2, application_name => 'busy') }
+  1 .. 20;
 sleep 0.1;
 $_->drop foreach @{ $network->{hosts} }[ 1 .. 6 ];
 sleep 4;

@@ -16,6 +16,13 @@ use KeepaliveGuard::Session;
 use PostgreSQL::Test::Utils 'slurp_file'; # others would hide methods
 use Time::HiRes qw(time usleep);
 
+# From 17 on PostgreSQL::Test::Utils handles SIGCHLD, in an INIT block, and any child's
+# end would interrupt a select() or sleep() here.
+INIT
+{
+	delete $SIG{CHLD};
+}
+
 # A new cluster, running, with the extension created in the database postgres.
 # Options: preload => 0: a plain PostgreSQL without the extension; conf: lines for
 # postgresql.conf; others as for init(), such as allows_streaming => 1.

@@ -27,16 +27,24 @@ sub at
 	return;
 }
 
+# The same, so many seconds after the step that says so has been done, which may be late.
+sub later
+{
+	my ($seconds, $code) = @_;
+	return at(time - $start + $seconds, $code);
+}
+
 sub run_plan
 {
 	$start = time;
-	foreach my $step (sort { $a->{when} <=> $b->{when} } @plan)
+	while (@plan)
 	{
+		@plan = sort { $a->{when} <=> $b->{when} } @plan;
+		my $step = shift @plan;
 		my $left = $start + $step->{when} - time;
 		sleep $left if $left > 0;
 		$step->{code}->();
 	}
-	@plan = ();
 	return;
 }
 
@@ -92,9 +100,10 @@ my $telling = KeepaliveGuard::Router->new(102, forgets_after => 3, answer => 're
 my @too_late;
 foreach my $router ($silent, $telling)
 {
-	my @in_time;
-	at(0, sub { @in_time = idle_sessions($router, 6, 4) });
-	at(1.7, sub { $_->terminate foreach @in_time });
+	at(0, sub {
+		my @in_time = idle_sessions($router, 6, 4);
+		later(1.7, sub { $_->terminate foreach @in_time });
+	});
 	at($_, sub { push @too_late, idle_sessions($router, 2, 4) }) foreach 0.1, 5, 9.9;
 }
 my (%after_two, %after_all);
@@ -102,9 +111,10 @@ at(11, sub { %after_two = (silent => observed($silent), telling => observed($tel
 
 # A clear pattern without a router: the paths of three pairs of clients are cut.
 my $cut = $network->add_host;
-my @before;
-at(0.2, sub { @before = idle_sessions($cut, 5, 3) });
-at(1.7, sub { $_->terminate foreach @before });
+at(0.2, sub {
+	my @before = idle_sessions($cut, 5, 3);
+	later(1.5, sub { $_->terminate foreach @before });
+});
 foreach my $round (0 .. 2)
 {
 	at(2 + 4.4 * $round, sub {
@@ -118,9 +128,10 @@ foreach my $round (0 .. 2)
 
 # A host that fails, with healthy ones around it: many losses, at one moment.
 my $failing = $network->add_host;
-my @healthy;
-at(0.3, sub { @healthy = idle_sessions($failing, 6, 2) });
-at(1.8, sub { $_->terminate foreach @healthy });
+at(0.3, sub {
+	my @healthy = idle_sessions($failing, 6, 2);
+	later(1.5, sub { $_->terminate foreach @healthy });
+});
 at(2.1, sub {
 	my @victims = idle_sessions($failing, 6, 2);
 	wait_until_acknowledged($_->port) foreach @victims;
@@ -135,12 +146,21 @@ at(3, sub { $probed->drop });
 
 # Clients that reset their connections, too few clients, clients that leave at once.
 my ($resetting, $few, $brief) = map { $network->add_host } 1 .. 3;
-my (@resetting, @few);
-at(0.5, sub { @resetting = idle_sessions($resetting, 6, 5) });
-at(2.2, sub { $_->reset foreach @resetting });
-at(0.6, sub { @few = idle_sessions($few, 4, 5) });
-at(1.9, sub { $_->terminate foreach @few });
-at(0.7, sub { $_->terminate foreach idle_sessions($brief, 8, 5) });
+at(0.5, sub {
+	my @resetting = idle_sessions($resetting, 6, 5);
+	later(1.7, sub { $_->reset foreach @resetting });
+});
+at(0.6, sub {
+	my @few = idle_sessions($few, 4, 5);
+	later(1.3, sub { $_->terminate foreach @few });
+});
+at(0.7, sub {
+	foreach (1 .. 8)
+	{
+		my ($session) = idle_sessions($brief, 1, 5);
+		$session->terminate;
+	}
+});
 
 # Paths that were busy although their sessions were idle: by notifications, by probes
 # until a moment ago; and a walsender that streams is not idle.

@@ -2,7 +2,9 @@
 # doing, what watches over it and how the client went: always within what the model
 # (src/policy, asked through build/predict) says, and as keepalive_status() foretold on
 # the way.  All of them at once.  Writes the matrix to matrix.md in $TESTDIR
-# (test/matrix).
+# (test/matrix).  160 sessions, some of them computing, have to be in place before the
+# first of them ends by itself.
+# alone
 use strict;
 use warnings;
 

@@ -33,6 +33,10 @@ struct Choice
 struct NativeSetting
 {
 	const char *name;
+	// nullptr for client_check, which no socket has.
+	int (*set_option)(int fd, int value) noexcept; // in the kernel
+	int Port::*remembered; // what it has, 0 for the default, as the Port remembers it
+
 	config_generic *record = nullptr;
 	config_int *integer = nullptr;
 	GucIntCheckHook check = nullptr; // PostgreSQL's own hooks
@@ -40,7 +44,7 @@ struct NativeSetting
 
 	std::int32_t system_default = 0;
 
-	// The default comes from our own apply_native_setting().
+	// The default comes from our own apply_native_settings().
 	bool default_is_ours = false;
 	// ALTER ROLE ALL SET gave a default: it has the same source as ours.
 	bool default_is_role_all = false;
@@ -53,14 +57,14 @@ struct NativeSetting
 };
 
 NativeSetting settings[setting_count] = {
-	{"tcp_keepalives_idle"},
-	{"tcp_keepalives_interval"},
-	{"tcp_keepalives_count"},
-	{"tcp_user_timeout"},
-	{"client_connection_check_interval"},
+	{"tcp_keepalives_idle", set_keepalives_idle, &Port::keepalives_idle},
+	{"tcp_keepalives_interval", set_keepalives_interval, &Port::keepalives_interval},
+	{"tcp_keepalives_count", set_keepalives_count, &Port::keepalives_count},
+	{"tcp_user_timeout", set_user_timeout, &Port::tcp_user_timeout},
+	{"client_connection_check_interval", nullptr, nullptr},
 };
 
-// apply_native_setting() is at work: the hooks let everything pass.
+// apply_native_settings() is at work: the hooks let everything pass.
 bool applying = false;
 
 NativeSetting &native(Setting setting)
@@ -225,8 +229,31 @@ void release_default(NativeSetting &n)
 
 	char text[16];
 	pg_ltoa(configured.value[index], text);
-	SetConfigOption(n.name, text, PGC_SIGHUP, source);
+	SetConfigOption(n.record->name, text, PGC_SIGHUP, source);
 	n.default_is_ours = false;
+}
+
+void apply_native_setting(Setting setting, const Wanted &wanted)
+{
+	NativeSetting &n = native(setting);
+
+	if (wanted.governed && wanted.settings.has(setting))
+	{
+		if (!n.default_is_role_all)
+		{
+			char text[16];
+			pg_ltoa(wanted.settings.get(setting), text);
+			SetConfigOption(n.record->name, text, PGC_USERSET, PGC_S_GLOBAL);
+			n.default_is_ours = true;
+		}
+	}
+	else if (n.default_is_ours)
+		release_default(n);
+
+	// What RESET would bring back.
+	if (const auto *choice = static_cast<const Choice *>(*compat::reset_extra(n.record)))
+		n.integer->reset_val =
+			govern(setting, choice->native, choice->may_override, wanted);
 }
 
 } // namespace
@@ -319,66 +346,33 @@ std::int32_t variable_value(Setting setting)
 void force_setting(Setting setting, std::int32_t value, Port *port)
 {
 	NativeSetting &n = native(setting);
-	std::int32_t kernel_value = resolved(setting, value);
-
-	// The Port remembers what the kernel has, 0 for the default: SHOW reads it there, and
-	// pq_set...() does nothing if it finds the value there.
-	auto has = [&](int remembered)
+	if (n.set_option == nullptr)
 	{
-		return resolved(setting, remembered) == kernel_value;
-	};
-	switch (setting)
-	{
-	case Setting::keepalives_idle:
-		if (!has(port->keepalives_idle) &&
-		    set_keepalives_idle(port->sock, kernel_value) == 0)
-			port->keepalives_idle = kernel_value;
-		break;
-	case Setting::keepalives_interval:
-		if (!has(port->keepalives_interval) &&
-		    set_keepalives_interval(port->sock, kernel_value) == 0)
-			port->keepalives_interval = kernel_value;
-		break;
-	case Setting::keepalives_count:
-		if (!has(port->keepalives_count) &&
-		    set_keepalives_count(port->sock, kernel_value) == 0)
-			port->keepalives_count = kernel_value;
-		break;
-	case Setting::user_timeout:
-		if (!has(port->tcp_user_timeout) &&
-		    set_user_timeout(port->sock, kernel_value) == 0)
-			port->tcp_user_timeout = kernel_value;
-		break;
-	case Setting::client_check:
-		// PostgreSQL reads the variable itself.
-		*n.integer->variable = value;
-		break;
+		*n.integer->variable = value; // PostgreSQL reads it there
+		return;
 	}
+
+	// SHOW reads what the Port remembers, and pq_set...() does nothing if it finds the
+	// value there.
+	std::int32_t kernel_value = resolved(setting, value);
+	if (resolved(setting, port->*n.remembered) != kernel_value &&
+	    n.set_option(port->sock, kernel_value) == 0)
+		port->*n.remembered = kernel_value;
 }
 
-void apply_native_setting(Setting setting, const Wanted &wanted)
+void apply_native_settings(const Wanted &wanted)
 {
-	NativeSetting &n = native(setting);
-
 	applying = true;
-	if (wanted.governed && wanted.settings.has(setting))
+	PG_TRY();
 	{
-		if (!n.default_is_role_all)
-		{
-			char text[16];
-			pg_ltoa(wanted.settings.get(setting), text);
-			SetConfigOption(n.name, text, PGC_USERSET, PGC_S_GLOBAL);
-			n.default_is_ours = true;
-		}
+		for (int i = 0; i < setting_count; i++)
+			apply_native_setting(static_cast<Setting>(i), wanted);
 	}
-	else if (n.default_is_ours)
-		release_default(n);
-	applying = false;
-
-	// What RESET would bring back.
-	if (const auto *choice = static_cast<const Choice *>(*compat::reset_extra(n.record)))
-		n.integer->reset_val =
-			govern(setting, choice->native, choice->may_override, wanted);
+	PG_FINALLY();
+	{
+		applying = false;
+	}
+	PG_END_TRY();
 }
 
 } // namespace guard::pg

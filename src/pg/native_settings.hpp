@@ -41,12 +41,12 @@ std::int32_t resolved(Setting setting, std::int32_t value);
 std::int32_t effective_value(Setting setting, const Wanted &wanted);
 
 // Brings one setting into force without going through PostgreSQL's SET machinery.
-// Async-signal-safe; the machinery follows in apply_native_setting().
+// Async-signal-safe; the machinery follows in apply_native_settings().
 void force_setting(Setting setting, std::int32_t value, Port *port);
 
-// Brings one setting into force in PostgreSQL's SET machinery: as a default of
-// source PGC_S_GLOBAL if the policy has it, else back to what it was without.
-void apply_native_setting(Setting setting, const Wanted &wanted);
+// Brings all settings into force in PostgreSQL's SET machinery: as defaults of source
+// PGC_S_GLOBAL where the policy has them, else back to what they were without.
+void apply_native_settings(const Wanted &wanted);
 
 // The value of a setting's variable.
 std::int32_t variable_value(Setting setting);

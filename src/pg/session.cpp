@@ -300,8 +300,7 @@ void synchronize_settings()
 	}
 	PG_TRY();
 	{
-		for (int i = 0; i < setting_count; i++)
-			apply_native_setting(static_cast<Setting>(i), wanted);
+		apply_native_settings(wanted);
 		force_settings(wanted);
 		session.applied = wanted.version;
 		publish(wanted, effective_values(wanted), variable_value(Setting::client_check));

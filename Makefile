@@ -6,7 +6,14 @@
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
 DATA = $(wildcard sql/keepalive_guard--*.sql)
-OBJS = $(patsubst %.cpp,%.o,$(wildcard src/*.cpp src/*/*.cpp))
+# What every session runs at its start and end is linked first, so that a new process
+# finds it in the 64 kB that the kernel maps at its first step into them (fault-around).
+SESSION_OBJS = $(addprefix src/,pg/authentication.o pg/session.o pg/native_settings.o \
+	pg/matching.o policy/match.o policy/effective.o kernel/socket_options.o \
+	pg/watch.o pg/shared.o pg/ending.o policy/cause.o pg/events.o policy/idle_path.o \
+	pg/statistics.o kernel/tcp_info.o)
+OBJS = $(SESSION_OBJS) $(filter-out $(SESSION_OBJS), \
+	$(patsubst %.cpp,%.o,$(wildcard src/*.cpp src/*/*.cpp)))
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test

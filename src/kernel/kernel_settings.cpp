@@ -4,11 +4,12 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 #include <system_error>
 
+#include <fcntl.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 namespace guard
 {
@@ -137,17 +138,22 @@ struct Text
 	std::string text;
 };
 
+// Not by a stream: a process's first one sets up the C++ locales, which costs a backend
+// that is about to end more than all else the guard does in it.
 Text read_file(const std::string &path)
 {
-	errno = 0;
-	std::ifstream file(path);
-	std::ostringstream text;
-	if (!file)
-		return {errno ? errno : EIO, ""};
-	text << file.rdbuf();
-	if (file.bad() || text.fail())
-		return {errno ? errno : EIO, ""};
-	std::string content = text.str();
+	const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return {errno, ""};
+	std::string content;
+	char piece[1024];
+	ssize_t got;
+	while ((got = read(file, piece, sizeof(piece))) > 0)
+		content.append(piece, static_cast<std::size_t>(got));
+	const int error = got < 0 ? errno : 0;
+	close(file);
+	if (error != 0)
+		return {error, ""};
 	while (!content.empty() && content.back() == '\n')
 		content.pop_back();
 	// The kernel parts the numbers of tcp_mem and its like by tabs.

@@ -73,14 +73,21 @@ TcpInfoLayout tcp_info_layout(const char *release) noexcept
 	                                              : TcpInfoLayout::linux_6_18;
 }
 
+namespace
+{
+
+// Asked for when the library is loaded, in the postmaster: not in every backend.
+const TcpInfoLayout running_layout = []
+{
+	utsname name;
+	return tcp_info_layout(uname(&name) == 0 ? name.release : "");
+}();
+
+} // namespace
+
 TcpInfoLayout running_tcp_info_layout() noexcept
 {
-	static const TcpInfoLayout layout = []
-	{
-		utsname name;
-		return tcp_info_layout(uname(&name) == 0 ? name.release : "");
-	}();
-	return layout;
+	return running_layout;
 }
 
 TcpInfo decode_tcp_info(const void *data, std::size_t length,

@@ -395,13 +395,14 @@ Ending weigh_ending(const Session &session, Port *port)
 		evidence.data_pending = unacknowledged_bytes(port->sock) > 0;
 		evidence.user_timeout_ms =
 			session.in_force[static_cast<int>(Setting::user_timeout)];
-		evidence.retries2 =
-			static_cast<int>(integer_sysctl_or("net/ipv4/tcp_retries2", 15));
 		// The client check sees that the socket is dead, and nobody asks it why.  What
 		// the kernel has not told yet is what it would have told first: an errno that
 		// came before was made up by TLS.
 		if (int untold = take_error_of_dead_socket(port->sock))
 			evidence.socket_error = untold;
+		if (evidence.socket_error == ETIMEDOUT)
+			evidence.retries2 =
+				static_cast<int>(integer_sysctl_or("net/ipv4/tcp_retries2", 15));
 	}
 	evidence.end = protocol_end(evidence);
 

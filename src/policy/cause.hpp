@@ -63,7 +63,7 @@ struct Evidence
 	int socket_error;    // the first errno that the socket gave; 0: none
 	bool error_not_told; // ... or PostgreSQL has kept it for itself (log_min_messages)
 	int user_timeout_ms; // TCP_USER_TIMEOUT in force
-	int retries2;        // sysctl tcp_retries2
+	int retries2;        // sysctl tcp_retries2; needed after ETIMEDOUT only
 	TcpInfo info;        // at the end; TCP only
 };
 

@@ -127,6 +127,13 @@ int unacknowledged_bytes(int fd) noexcept
 	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? 0 : bytes;
 }
 
+int unread_bytes(int fd) noexcept
+{
+	const KeepErrno keep;
+	int bytes = 0;
+	return ioctl(fd, SIOCINQ, &bytes) < 0 ? 0 : bytes;
+}
+
 int take_error_of_dead_socket(int fd) noexcept
 {
 	TcpInfo info;

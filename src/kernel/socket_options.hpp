@@ -44,6 +44,10 @@ int take_error_of_dead_socket(int fd) noexcept;
 // 0 where the kernel does not say.
 int unacknowledged_bytes(int fd) noexcept;
 
+// Bytes that have arrived and that the owner has not read (SIOCINQ).  0 where the kernel
+// does not say.
+int unread_bytes(int fd) noexcept;
+
 // Both ends, the interface it is bound to, and SO_COOKIE.  ENOTCONN: there is no peer
 // (a listener, or reset in the meantime); everything but id.remote is filled in then.
 // EAFNOSUPPORT: neither IPv4 nor IPv6.

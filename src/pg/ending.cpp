@@ -174,7 +174,8 @@ bool server_stops()
 }
 
 // A walsender that streams is told to stop by PROCSIG_WALSND_INIT_STOPPING, which a
-// physical one shows.  A logical one leaves without a word, and with its client there.
+// physical one shows.  A logical one leaves without a word, and with its client there; or
+// with its client's goodbye to that unread.
 bool walsender_stops()
 {
 	if (!am_walsender || MyWalSnd == nullptr)
@@ -183,7 +184,7 @@ bool walsender_stops()
 		return true;
 	look_for_fin();
 	return am_db_walsender && pgStatSessionEndCause == DISCONNECT_NORMAL &&
-	       !fin_received && server_stops();
+	       (!fin_received || unread_bytes(MyProcPort->sock) > 0) && server_stops();
 }
 
 // A walsender that streams leaves with exit status 0 in every case.

@@ -70,6 +70,22 @@ TEST(SocketOptions, WhatIsSetIsRead)
 	EXPECT_EQ(o.user_timeout_ms, 0);
 }
 
+TEST(SocketOptions, BytesUnreadOutliveAFin)
+{
+	Listener listener;
+	Connection c(listener);
+	EXPECT_EQ(unread_bytes(c.server), 0);
+	ASSERT_EQ(write(c.client, "X", 1), 1);
+	ASSERT_EQ(shutdown(c.client, SHUT_WR), 0);
+	char byte;
+	ASSERT_EQ(recv(c.server, &byte, 1, MSG_PEEK), 1); // it has arrived
+	EXPECT_EQ(unread_bytes(c.server), 1);
+	ASSERT_EQ(recv(c.server, &byte, 1, 0), 1);
+	ASSERT_EQ(recv(c.server, &byte, 1, 0), 0); // so has the FIN
+	EXPECT_EQ(unread_bytes(c.server), 0);
+	EXPECT_EQ(unread_bytes(-1), 0);
+}
+
 TEST(SocketOptions, BeyondTheBoundsIsAnError)
 {
 	Listener listener;

@@ -1,10 +1,11 @@
 /*
- * Preloaded after keepalive_guard: appends the nanoseconds that the authentication
- * hook before it took, as a 64-bit integer, to the file $HOOK_TIMER.
+ * Preloaded after keepalive_guard: appends the nanoseconds and the page faults that the
+ * authentication hook before it took, as 64-bit integers, to the file $HOOK_TIMER.
  */
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,12 +28,17 @@ static int64 now_ns(void)
 
 static void time_hook(Port *port, int status)
 {
-	int64 start = now_ns(), spent;
+	struct rusage before, after;
+	int64 start, spent[2];
 
+	getrusage(RUSAGE_SELF, &before);
+	start = now_ns();
 	if (timed_hook)
 		timed_hook(port, status);
-	spent = now_ns() - start;
-	if (write(output, &spent, sizeof(spent)) != sizeof(spent))
+	spent[0] = now_ns() - start;
+	getrusage(RUSAGE_SELF, &after);
+	spent[1] = after.ru_minflt - before.ru_minflt;
+	if (write(output, spent, sizeof(spent)) != sizeof(spent))
 		elog(LOG, "hook_timer: could not write");
 }
 

@@ -201,6 +201,6 @@ def resident_kb(pid):
 
 
 def hook_times(path, skip):
-    """Nanoseconds that hook_timer wrote, but for the first ones."""
+    """Microseconds and page faults that hook_timer wrote, but for the first ones."""
     with open(path, "rb") as file:
-        return [value for (value,) in struct.iter_unpack("q", file.read())][skip:]
+        return [(ns / 1000, faults) for ns, faults in struct.iter_unpack("qq", file.read())][skip:]

@@ -2,6 +2,7 @@
 
 #include "pg/command_hooks.hpp"
 
+#include "pg/policy_change.hpp"
 #include "pg/session.hpp"
 
 extern "C"
@@ -51,6 +52,8 @@ void process_utility(PlannedStmt *statement, const char *query, bool read_only_t
                      QueryCompletion *completion)
 {
 	synchronize();
+	if (IsA(statement->utilityStmt, GrantRoleStmt))
+		memberships_changed_here();
 	if (previous_process_utility)
 		previous_process_utility(statement, query, read_only_tree, context, parameters,
 		                         environment, destination, completion);

@@ -156,8 +156,11 @@ void log_lost(const Event &event)
 	if (event.info.received > 0)
 		snprintf(silence, sizeof(silence), ", silent for %.3f s",
 		         silent_ms(event.info) / 1000.0);
-	char transaction[64] = ", no transaction open";
-	if (event.transaction_us != not_known)
+	// With track_activities off, nobody knows of any.
+	char transaction[64] = "";
+	if (event.transaction_us == not_known && event.state != STATE_DISABLED)
+		strlcpy(transaction, ", no transaction open", sizeof(transaction));
+	else if (event.transaction_us != not_known)
 		snprintf(transaction, sizeof(transaction), ", transaction open for %.3f s",
 		         event.transaction_us / 1e6);
 	const char *state = state_name(event.state);

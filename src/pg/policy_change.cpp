@@ -8,6 +8,7 @@ extern "C"
 {
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 }
@@ -62,14 +63,21 @@ void update_after_commit()
 	update_wanted = true;
 }
 
-// The worker may be waiting for the database or the extension, or have lost it.
+// The worker may be waiting for the database or the extension, or have lost it.  And a
+// role's name and, from CREATE ROLE on, its memberships decide which policy matches.
+bool concerns_policies(Oid class_id)
+{
+	return class_id == ExtensionRelationId || class_id == DatabaseRelationId ||
+	       class_id == AuthIdRelationId;
+}
+
 void on_object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
                       void *argument)
 {
 	if (previous_object_access_hook)
 		previous_object_access_hook(access, class_id, object_id, sub_id, argument);
 
-	if ((class_id == ExtensionRelationId || class_id == DatabaseRelationId) &&
+	if (concerns_policies(class_id) &&
 	    (access == OAT_POST_CREATE || access == OAT_DROP || access == OAT_POST_ALTER))
 		update_after_commit();
 }
@@ -80,6 +88,11 @@ void policies_edited_here()
 {
 	update_after_commit();
 	policies_edited = true;
+}
+
+void memberships_changed_here()
+{
+	update_after_commit();
 }
 
 void watch_objects()

@@ -9,7 +9,11 @@ namespace guard::pg
 // update when it commits.
 void policies_edited_here();
 
-// Watches for extensions and databases being created, dropped and altered.
+// The same after GRANT or REVOKE of a role, for which PostgreSQL has no object access
+// hook.
+void memberships_changed_here();
+
+// Watches for extensions, databases and roles being created, dropped and altered.
 void watch_objects();
 
 } // namespace guard::pg

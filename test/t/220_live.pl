@@ -133,8 +133,13 @@ committed('a policy switched off', $native, 'UPDATE keepalive_policy SET enabled
 committed('and on', '40/75/9/0', 'UPDATE keepalive_policy SET enabled = true');
 
 committed('a policy for a group without the role', $native, q{UPDATE keepalive_policy SET role = '+crew'});
-committed('GRANT and keepalive_apply()', '40/75/9/0', 'GRANT crew TO app', 'SELECT * FROM keepalive_apply()');
-committed('REVOKE and keepalive_apply()', $native, 'REVOKE crew FROM app', 'SELECT * FROM keepalive_apply()');
+committed('GRANT', '40/75/9/0', 'GRANT crew TO app');
+committed('REVOKE', $native, 'REVOKE crew FROM app');
+committed('a member from its creation on', '40/75/9/0', 'CREATE ROLE squad IN ROLE crew ROLE app');
+committed('DROP of the role in between', $native, 'DROP ROLE squad');
+committed('a policy for the name of another role', $native, q{UPDATE keepalive_policy SET role = 'later'});
+committed('RENAME to it', '40/75/9/0', 'ALTER ROLE app RENAME TO later');
+committed('RENAME back', $native, 'ALTER ROLE later RENAME TO app');
 committed('a policy for another network', $native,
 	q{UPDATE keepalive_policy SET role = 'app', client = '10.0.0.0/8'});
 committed('and for this one', '40/75/9/0', q{UPDATE keepalive_policy SET client = '127.0.0.0/8'});

@@ -97,12 +97,22 @@ like(join("\n", lost_lines()),
 	'one line: cause, policy, silence, transaction');
 
 $log = $node->log_end;
-my @unix = map { $node->unix_session(user => 'other') } 1 .. 2;
+my @unix = ((map { $node->unix_session(user => 'other') } 1 .. 2), $node->unix_session);
 $unix[0]->vanish;
 event($unix[0]->pid);
 like(join("\n", lost_lines()),
 	qr/^[^\n]*LOG:  lost connection to client \[local\]: client_vanished, policy none, no transaction open$/,
 	'over a Unix socket, without policy and transaction');
+$log = $node->log_end;
+$unix[2]->query('SET track_activities = off');
+$unix[2]->query('BEGIN');
+$unix[2]->vanish;
+event($unix[2]->pid);
+like(join("
+", lost_lines()),
+	qr/^[^
+]*LOG:  lost connection to client \[local\]: client_vanished, policy none$/,
+	'not a word of a transaction where nobody knows of any');
 $log = $node->log_end;
 $unix[1]->terminate;
 event($unix[1]->pid);

@@ -11,6 +11,7 @@ extern "C"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "utils/resowner.h"
 }
 
 namespace guard::pg
@@ -20,24 +21,22 @@ namespace
 
 bool update_wanted = false;
 bool policies_edited = false;
-bool callback_registered = false;
+bool callbacks_registered = false;
 
 object_access_hook_type previous_object_access_hook = nullptr;
 
+void forget_changes()
+{
+	update_wanted = policies_edited = false;
+}
+
 void at_transaction_end(XactEvent event, void *)
 {
-	if (!update_wanted)
-		return;
-
 	switch (event)
 	{
-	case XACT_EVENT_COMMIT:
-		update_wanted = policies_edited = false;
-		request_update();
-		break;
 	case XACT_EVENT_ABORT:
 	case XACT_EVENT_PREPARE:
-		update_wanted = policies_edited = false;
+		forget_changes();
 		break;
 	case XACT_EVENT_PRE_PREPARE:
 		// COMMIT PREPARED may run in any session, where nobody would tell the
@@ -53,12 +52,26 @@ void at_transaction_end(XactEvent event, void *)
 	}
 }
 
+// Not at XACT_EVENT_COMMIT: others learn of changed catalogs from AtEOXact_Inval(), which
+// CommitTransaction() calls later.  A reader that is told before takes a new extension
+// for missing.
+void at_resource_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+                         void *)
+{
+	if (!update_wanted || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit ||
+	    !is_top_level)
+		return;
+	forget_changes();
+	request_update();
+}
+
 void update_after_commit()
 {
-	if (!callback_registered)
+	if (!callbacks_registered)
 	{
 		RegisterXactCallback(at_transaction_end, nullptr);
-		callback_registered = true;
+		RegisterResourceReleaseCallback(at_resource_release, nullptr);
+		callbacks_registered = true;
 	}
 	update_wanted = true;
 }

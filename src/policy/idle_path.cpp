@@ -7,6 +7,10 @@ namespace
 
 constexpr Millis least_idleness = 1000;
 
+// The kernel counts whole jiffies, of 10 ms at most (CONFIG_HZ): a probe may come that
+// much before `quiet` has reached the time for it.
+constexpr Millis jiffy = 10;
+
 PathEvidence survived(Millis idle_for)
 {
 	if (idle_for < least_idleness)
@@ -56,7 +60,7 @@ PathEvidence path_evidence(const IdlePath &path) noexcept
 			// tcp_keepalive_timer() counts from the last receipt.  The options are set
 			// just before or after that when a session starts.
 			if (probes && path.silent >= path.keepalive_idle &&
-			    path.quiet >= path.keepalive_idle &&
+			    path.quiet + jiffy >= path.keepalive_idle &&
 			    path.silent - path.options_changed <= path.keepalive_idle / 8)
 				return {PathOutcome::lost, path.keepalive_idle};
 		}

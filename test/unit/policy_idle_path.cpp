@@ -75,6 +75,13 @@ TEST(IdlePath, AFirstProbeWithoutAnswerIsALoss)
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 61'000, 60'900, 1)), lost);
 }
 
+TEST(IdlePath, AProbeMayBeAJiffyEarly)
+{
+	EXPECT_EQ(path_evidence(path(PathEnd::reset, 59'990, 60'000, 1)).outcome,
+	          PathOutcome::lost);
+	EXPECT_EQ(path_evidence(path(PathEnd::reset, 59'989, 60'000, 1)), untold);
+}
+
 TEST(IdlePath, AClientThatAnsweredProbesDiedOfSomethingElse)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 3'600'000, 95'000, 3)),

@@ -634,6 +634,19 @@ paths AS (
 		JOIN keepalive_paths ON idle_timeout <= probe_period
 	GROUP BY subject, probe_period, fix
 ),
+-- Where connections have been lost, and who is about to lose them as well.
+endangered AS (
+	SELECT observed.network, observed.idle_timeout, observed.tcp_keepalives_idle AS advice,
+		session.policy, count(*) AS sessions,
+		CASE WHEN bool_or(policy_state = 'overridden') THEN ', enforcement = ''ceiling''' ELSE '' END AS enforcement
+	FROM condition
+		CROSS JOIN LATERAL unnest(CASE WHEN preloaded THEN
+			ARRAY(SELECT o FROM keepalive_paths_observed AS o WHERE o.tcp_keepalives_idle IS NOT NULL) END) AS observed
+		JOIN session ON session.client_addr <<= observed.network
+	WHERE remote AND (NOT session.keepalive
+		OR greatest(session.tcp_keepalives_idle, session.tcp_keepalives_interval) > observed.tcp_keepalives_idle)
+	GROUP BY observed.network, observed.idle_timeout, observed.tcp_keepalives_idle, session.policy
+),
 finding (severity, subject, problem, hint) AS (
 	-- The guard itself.
 	SELECT 'error', 'shared_preload_libraries',
@@ -768,6 +781,18 @@ finding (severity, subject, problem, hint) AS (
 		format('probes every %s do not keep these open: %s', probe_period, names),
 		format(fix, 'tcp_keepalives_idle', floor(extract(epoch FROM shortest) * 0.4) || 's')
 	FROM paths
+	UNION ALL
+	SELECT 'warning', format('clients in %s', network),
+		format('something on the path forgets connections that are idle for %s or less, and %s %s probed later than that or never',
+			idle_timeout, CASE sessions WHEN 1 THEN '1 session' ELSE sessions || ' sessions' END
+				|| CASE WHEN policy IS NULL THEN ' without policy' ELSE format(' of policy "%s"', policy) END,
+			CASE sessions WHEN 1 THEN 'is' ELSE 'are' END),
+		CASE WHEN policy IS NULL
+			THEN format('INSERT INTO %s (name, client, tcp_keepalives_idle, tcp_keepalives_interval) VALUES (%L, %L, %L, %L);',
+				policy_table, 'keep ' || network, network, advice, advice)
+			ELSE format('UPDATE %s SET keepalive = true, tcp_keepalives_idle = %L, tcp_keepalives_interval = %L%s WHERE name = %L;',
+				policy_table, advice, advice, enforcement, policy) END
+	FROM endangered CROSS JOIN condition
 	UNION ALL
 	SELECT 'warning', subject,
 		format('a dead peer is found this late: %s while the session is idle, %s while it is busy',

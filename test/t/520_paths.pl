@@ -249,15 +249,41 @@ evidence_is($streaming, [], 'nor one with a walsender that streams');
 
 # --- the advice ---------------------------------------------------------------------
 
-foreach my $router ($silent, $telling)
+# keepalive_check() tells as long as somebody is in danger, and its hints mend it.
+sub endangered
 {
-	$observer->query(<<"END");
-INSERT INTO keepalive_policy (name, client, tcp_keepalives_idle, tcp_keepalives_interval)
-SELECT 'keep ' || network, network, tcp_keepalives_idle, tcp_keepalives_idle
-FROM keepalive_paths_observed WHERE network >> '@{[$router->address]}' AND tcp_keepalives_idle IS NOT NULL
+	return $observer->query(<<'END');
+SELECT severity, subject, problem, hint FROM keepalive_check() WHERE subject LIKE 'clients in %' ORDER BY subject
 END
 }
+
+sub follow_hints
+{
+	$observer->query($_->[3]) foreach @{ $_[0] };
+	$node->wait_for_policies;
+	return;
+}
+
+is_deeply(endangered(), [], 'keepalive_check() is silent where no session is in danger');
+my @endangered = map { $node->session(host => $_) } $silent, $telling, $telling;
+my $findings = endangered();
+my @networks = map { $_->address =~ s{\d+$}{0/24}r } $silent, $telling;
+is_deeply(
+	[ map { [ @$_[ 0, 1 ] ] } @$findings ],
+	[ map { [ 'warning', "clients in $_" ] } @networks ],
+	'and tells of those who are');
+like($findings->[0][2], qr/ for 00:00:04\.5 or less, and 1 session without policy is /, 'one session');
+like($findings->[1][2], qr/, and 2 sessions without policy are /, 'two sessions');
+follow_hints($findings);
+is_deeply(endangered(), [], 'its hints mend it');
+push @endangered, idle_sessions($silent, 1, 100);
+$findings = endangered();
+like($findings->[0][2], qr/ 1 session of policy "keep /, 'a session that overrides its policy is in danger again');
+follow_hints($findings);
+is_deeply(endangered(), [], 'and is mended by a ceiling');
+$observer->query(q{UPDATE keepalive_policy SET enforcement = 'default' WHERE name LIKE 'keep %'});
 $node->wait_for_policies;
+$_->terminate foreach @endangered;
 my @kept = map { $node->session(host => $_) } ($silent, $telling) x 2;
 my @not_kept = map { idle_sessions($_, 1, 100) } $silent, $telling;
 my $steady = $node->session(host => $cut, options => '-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1');

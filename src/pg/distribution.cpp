@@ -70,6 +70,18 @@ void call_session(const Slot &slot, const Session &seen)
 	said = true;
 }
 
+// False if the session has ended meanwhile: what it should have is not for the one that
+// has its slot now, which writes there itself as it starts.
+bool write_wanted(Slot &slot, const Session &seen, const Wanted &wanted)
+{
+	SpinLockAcquire(&slot.handover);
+	bool is_there = belongs_to(slot, seen);
+	if (is_there)
+		slot.wanted.write(wanted);
+	SpinLockRelease(&slot.handover);
+	return is_there;
+}
+
 void distribute_to(std::uint32_t number, bool always)
 {
 	Slot &slot = shared_slots()[number];
@@ -82,8 +94,8 @@ void distribute_to(std::uint32_t number, bool always)
 	if (!same(current, next))
 	{
 		next.version = current.version + 1;
-		slot.wanted.write(next);
-		call_session(slot, session);
+		if (write_wanted(slot, session, next))
+			call_session(slot, session);
 	}
 	else if (always || session.applied != current.version)
 		call_session(slot, session);

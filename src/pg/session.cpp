@@ -193,8 +193,10 @@ void release_slot(int, Datum)
 	Slot *slot = my_slot;
 	my_slot = nullptr;
 	session = {};
+	SpinLockAcquire(&slot->handover);
 	slot->session.write(session);
 	slot->wanted.write({});
+	SpinLockRelease(&slot->handover);
 }
 
 // Runs `work` so that an error in it is logged and not raised: the connection must

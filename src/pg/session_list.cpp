@@ -155,12 +155,7 @@ bool still_there(const ListedSession &listed)
 {
 	if (listed.slot == nullptr)
 		return BackendPidGetProc(listed.session.pid) != nullptr;
-	// Whose slot it is does not change while it is in use.
-	const Session &now = listed.slot->session.value;
-	pg_read_barrier();
-	return *const_cast<const volatile std::int32_t *>(&now.pid) == listed.session.pid &&
-	       *const_cast<const volatile std::int64_t *>(&now.started) ==
-	           listed.session.started;
+	return belongs_to(*listed.slot, listed.session);
 }
 
 } // namespace guard::pg

@@ -89,6 +89,7 @@ void startup()
 		shared->slot_count = MaxBackends;
 		for (uint32 i = 0; i < shared->slot_count; i++)
 		{
+			SpinLockInit(&shared_slots()[i].handover);
 			shared_slots()[i].session.init();
 			shared_slots()[i].wanted.init();
 			shared_slots()[i].watched.init();
@@ -112,6 +113,13 @@ template <typename T> T *part(Size offset)
 }
 
 } // namespace
+
+bool belongs_to(const Slot &slot, const Session &session)
+{
+	const volatile Session &now = slot.session.value;
+	pg_read_barrier();
+	return now.pid == session.pid && now.started == session.started;
+}
 
 Rule *shared_rules()
 {

@@ -11,6 +11,7 @@
 extern "C"
 {
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 }
 
 namespace guard::pg
@@ -78,6 +79,7 @@ struct Watched
 
 struct alignas(64) Slot
 {
+	slock_t handover; // held to free the slot, and by the worker to write `wanted`
 	Versioned<Session> session;
 	Versioned<Wanted> wanted;
 	Versioned<Watched> watched;
@@ -127,6 +129,10 @@ struct Shared
 	std::uint32_t policy_room;
 	std::uint32_t slot_count;
 };
+
+// Whether the slot is still that session's: whose it is does not change while it is in
+// use.
+bool belongs_to(const Slot &slot, const Session &session);
 
 extern Shared *shared; // nullptr: not preloaded
 

@@ -72,8 +72,9 @@ my ($worker) = map { $_->[0] } @{ $admin->query(
 
 # --- sessions that come and go -----------------------------------------------------------
 
-# A row of keepalive_status() is of one moment; division by zero if it is a mix, but
-# for the policy of higher precedence, which sets one value only.
+# A row of keepalive_status() is of one moment, and of this session, not of the one that
+# had its slot before; division by zero if it is a mix, but for the policy of higher
+# precedence, which sets one value only.
 my $directory = $node->basedir;
 append_to_file("$directory/nothing.sql", "SELECT 1;\n");
 append_to_file("$directory/sets.sql",
@@ -81,7 +82,7 @@ append_to_file("$directory/sets.sql",
 append_to_file("$directory/looks.sql", <<'END');
 SELECT 1 / count(*) FROM keepalive_status()
 WHERE pid = pg_backend_pid()
-AND (policy = 'first' OR policy_state = 'pending' OR (policy_state = 'applied'
+AND (policy = 'first' OR policy = session_user AND (policy_state = 'pending' OR policy_state = 'applied'
 	AND tcp_keepalives_idle = tcp_keepalives_interval AND tcp_keepalives_idle = tcp_user_timeout
 	AND tcp_keepalives_count = extract(epoch FROM tcp_keepalives_idle)::int % 100 + 1));
 END

@@ -195,11 +195,6 @@ def switches(pid):
         return [int(line.split()[1]) for line in file if line.startswith("voluntary")][0]
 
 
-def resident_kb(pid):
-    with open(f"/proc/{pid}/status") as file:
-        return [int(line.split()[1]) for line in file if line.startswith("RssAnon")][0]
-
-
 def hook_times(path, skip):
     """Microseconds and page faults that hook_timer wrote, but for the first ones."""
     with open(path, "rb") as file:

@@ -41,6 +41,14 @@ int set(int fd, int level, int option, int value) noexcept
 	return KeepErrno::error(setsockopt(fd, level, option, &value, sizeof(value)));
 }
 
+// What SIOCOUTQ or SIOCINQ says; 0 where the kernel does not say.
+int queued_bytes(int fd, unsigned long request) noexcept
+{
+	const KeepErrno keep;
+	int bytes = 0;
+	return ioctl(fd, request, &bytes) < 0 ? 0 : bytes;
+}
+
 // One end, and through scope the interface of a link-local IPv6 address.
 int to_endpoint(const sockaddr_storage &address, Endpoint &endpoint,
                 std::uint32_t &scope) noexcept
@@ -122,16 +130,12 @@ int read_tcp_info(int fd, TcpInfo &info) noexcept
 
 int unacknowledged_bytes(int fd) noexcept
 {
-	const KeepErrno keep;
-	int bytes = 0;
-	return ioctl(fd, SIOCOUTQ, &bytes) < 0 ? 0 : bytes;
+	return queued_bytes(fd, SIOCOUTQ);
 }
 
 int unread_bytes(int fd) noexcept
 {
-	const KeepErrno keep;
-	int bytes = 0;
-	return ioctl(fd, SIOCINQ, &bytes) < 0 ? 0 : bytes;
+	return queued_bytes(fd, SIOCINQ);
 }
 
 int take_error_of_dead_socket(int fd) noexcept

@@ -188,11 +188,11 @@ bool walsender_stops()
 }
 
 // A walsender that streams leaves with exit status 0 in every case.
-SessionEnd walsender_end()
+SessionEnd walsender_end(bool stops)
 {
 	if (client_eof || socket_error != 0 || ClientConnectionLost)
 		return SessionEnd::end_of_stream;
-	if (walsender_stops())
+	if (stops)
 		return SessionEnd::killed;
 	if (replication_timeout || protocol_violated)
 		return SessionEnd::fatal;
@@ -218,7 +218,7 @@ SessionEnd fatal_end()
 	}
 }
 
-SessionEnd session_end()
+SessionEnd session_end(bool stops)
 {
 	switch (pgStatSessionEndCause)
 	{
@@ -229,7 +229,7 @@ SessionEnd session_end()
 	case DISCONNECT_FATAL:
 		return fatal_end();
 	default:
-		return am_walsender ? walsender_end() : SessionEnd::terminate_message;
+		return am_walsender ? walsender_end(stops) : SessionEnd::terminate_message;
 	}
 }
 
@@ -241,12 +241,6 @@ SessionEnd protocol_end(const Evidence &evidence)
 	return evidence.end == SessionEnd::end_of_stream && protocol_violated && is_up
 	           ? SessionEnd::fatal
 	           : evidence.end;
-}
-
-bool is_shutdown()
-{
-	return (sigterm_seen && sigterm_sender == PostmasterPid) || sigterm_of_checkpointer ||
-	       walsender_stops();
 }
 
 // What the watcher decided about this session, if it is the watcher's SIGTERM.
@@ -261,9 +255,10 @@ WatcherVerdict watcher_verdict(const Session &session)
 	return watched.verdict;
 }
 
-Killer killer(const Session &session)
+Killer killer(const Session &session, bool stops)
 {
-	if (is_shutdown())
+	if ((sigterm_seen && sigterm_sender == PostmasterPid) || sigterm_of_checkpointer ||
+	    stops)
 		return Killer::postmaster;
 	switch (watcher_verdict(session))
 	{
@@ -332,7 +327,7 @@ void describe(const Evidence &evidence, char *detail)
 	case SessionEnd::terminate_message:
 		break;
 	case SessionEnd::killed:
-		if (is_shutdown())
+		if (evidence.killer == Killer::postmaster)
 			strlcpy(detail, "server shutdown", detail_bytes);
 		else if (evidence.killer == Killer::watcher_dead_after ||
 		         evidence.killer == Killer::watcher_stall_timeout)
@@ -383,8 +378,9 @@ void watch_for_termination()
 Ending weigh_ending(const Session &session, Port *port)
 {
 	Evidence evidence = {};
-	evidence.end = session_end();
-	evidence.killer = killer(session);
+	const bool stops = walsender_stops(); // asked once: the answer changes meanwhile
+	evidence.end = session_end(stops);
+	evidence.killer = killer(session, stops);
 	evidence.authentication = is_authentication_failure(fatal_sqlstate);
 	evidence.tcp = session.transport == Transport::tcp;
 	evidence.fin_received = fin_received;

@@ -1,13 +1,13 @@
 # keepalive_guard: `make demo` shows it, `make test` runs every test, `make bench`
-# measures it; they install what they need first (test/setup).  `make && make install` builds with PGXS
-# against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs the tests
-# that need no server, `make installcheck` those of pg_regress in a running one.
+# measures it; they install what they need first (test/setup).  `make && make install`
+# builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs
+# the tests that need no server, `make installcheck` those of pg_regress in a running one.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
 DATA = $(wildcard sql/keepalive_guard--*.sql)
-# What every session runs at its start and end is linked first, so that a new process
-# finds it in the 64 kB that the kernel maps at its first step into them (fault-around).
+# What every session runs at its start and end is linked side by side: the kernel maps
+# the neighbours of a page with it (fault-around), so a new process faults less often.
 SESSION_OBJS = $(addprefix src/,pg/authentication.o pg/session.o pg/native_settings.o \
 	pg/matching.o policy/match.o policy/effective.o kernel/socket_options.o \
 	pg/watch.o pg/shared.o pg/ending.o policy/cause.o pg/events.o policy/idle_path.o \

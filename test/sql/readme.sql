@@ -1,4 +1,4 @@
--- What README.md shows.  The server has keepalive_guard preloaded, with
+-- The statements in README.md.  The server has keepalive_guard preloaded, with
 -- keepalive_guard.database = 'contrib_regression', and trusts 127.0.0.1.
 SET client_min_messages = warning;
 DROP ROLE IF EXISTS regress_app;
@@ -12,14 +12,20 @@ INSERT INTO keepalive_policy (name, role,
 	tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, dead_after)
 VALUES ('app', 'regress_app', '60s', '10s', 3, '45s');
 
--- In force everywhere within a second; who cannot wait:
+-- A policy for standbys and logical subscribers
+INSERT INTO keepalive_policy (name, backend,
+	tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, dead_after)
+VALUES ('standbys', 'replication', '10s', '5s', 4, '25s');
+
+-- Waits until every session has confirmed the policies
 SELECT overridden, failed, pending FROM keepalive_apply();
 
-SELECT policy, wins, reason, tcp_keepalives_idle, detects_idle, detects_busy
-FROM keepalive_explain('contrib_regression', 'regress_app', '10.0.0.5')
+-- Which policy a connection would get; the row without policy depends on the system
+SELECT policy, matches, wins, reason, detects_idle, detects_busy
+FROM keepalive_explain('contrib_regression', 'regress_app', '10.0.1.5')
 WHERE policy IS NOT NULL;
 
--- It is in force before the session's first query
+-- The policy is in force before the first query of a session
 \c - regress_app 127.0.0.1
 SHOW tcp_keepalives_idle;
 
@@ -27,13 +33,13 @@ SELECT policy, policy_state, keepalive, tcp_keepalives_idle, tcp_keepalives_inte
 	tcp_keepalives_count, health, detects_idle, detects_busy
 FROM keepalive_status() WHERE pid = pg_backend_pid();
 
--- By default a session may choose for itself, which shows
+-- By default a session can override the policy
 SET tcp_keepalives_idle = '2h';
 SELECT policy_state, tcp_keepalives_idle FROM keepalive_status() WHERE pid = pg_backend_pid();
 RESET tcp_keepalives_idle;
 SELECT policy_state, tcp_keepalives_idle FROM keepalive_status() WHERE pid = pg_backend_pid();
 
--- A ceiling: only what is stricter
+-- A ceiling: a session can only choose a stricter value
 \c - :superuser
 UPDATE keepalive_policy SET enforcement = 'ceiling' WHERE name = 'app';
 SELECT pending FROM keepalive_apply();
@@ -42,9 +48,9 @@ SET tcp_keepalives_idle = '2h';
 SET tcp_keepalives_idle = 0;
 SET tcp_keepalives_idle = '30s';
 SELECT policy_state, tcp_keepalives_idle FROM keepalive_status() WHERE pid = pg_backend_pid();
-SET tcp_user_timeout = '1min'; -- no matter of the policy
+SET tcp_user_timeout = '1min'; -- the policy does not set this one
 
--- Locked
+-- Locked: a session cannot change what the policy sets
 \c - :superuser
 UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'app';
 SELECT pending FROM keepalive_apply();
@@ -53,19 +59,19 @@ SET tcp_keepalives_idle = '30s';
 SELECT set_config('tcp_keepalives_count', '9', false);
 SHOW tcp_keepalives_idle;
 
--- A role looks at its own sessions, and that is all
+-- An unprivileged role sees its own sessions only
 SELECT policy FROM keepalive_status() WHERE pid = pg_backend_pid();
 SELECT * FROM keepalive_policy;
 SELECT * FROM keepalive_explain('contrib_regression', 'regress_app');
 SELECT * FROM keepalive_apply();
 
--- What is no policy is refused
+-- Invalid policies are refused
 \c - :superuser
 UPDATE keepalive_policy SET tcp_keepalives_idle = '1 day' WHERE name = 'app';
 UPDATE keepalive_policy SET tcp_keepalives_interval = '500 ms' WHERE name = 'app';
 INSERT INTO keepalive_policy (name, role, dead_after) VALUES ('reports', '/^report(', '1 month');
 
--- Two-phase commit
+-- A transaction that has changed policies cannot be prepared
 BEGIN;
 DELETE FROM keepalive_policy;
 PREPARE TRANSACTION 'policies';

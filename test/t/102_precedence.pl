@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has);
+use KeepaliveGuard::Settings qw(policy_of kernel_has);
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use Test::More;
@@ -64,7 +64,7 @@ foreach my $policy (@in_order)
 $node->wait_for_policies;
 my $session = $node->session(host => $host, user => 'app');
 kernel_has($session, { idle => 7200 }, 'disabled policies do not count');
-is(governed_by($node, $session), undef, 'and none is named');
+is(policy_of($node, $session), undef, 'and none is named');
 
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET enabled = true WHERE name = 'disabled'");
 $node->wait_for_policies;

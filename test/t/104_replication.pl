@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has settings_of);
+use KeepaliveGuard::Settings qw(policy_of kernel_has numbered_settings);
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use PostgreSQL::Test::Utils;
@@ -23,7 +23,7 @@ my %expected;
 sub policy
 {
 	my ($name, $number, %columns) = @_;
-	my ($values, %settings) = settings_of($number);
+	my ($values, %settings) = numbered_settings($number);
 	$node->policy(name => $name, %settings, %columns);
 	delete $values->{client_check};
 	$expected{$name} = { %$values, keepalive => 1 };
@@ -71,7 +71,7 @@ $session = $node->session(@database, replication => 'database');
 is_governed($session->pid, 'any_database', 'a logical walsender');
 is($session->value('SHOW tcp_keepalives_idle'), 1004, 'and SHOW says so');
 $session = $node->session(@database);
-is(governed_by($node, $session), 'clients', 'a client of the same role');
+is(policy_of($node, $session), 'clients', 'a client of the same role');
 
 # --- real ones --------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(policy_of kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
 
@@ -24,11 +24,11 @@ sub switch
 
 my $during_off = $node->session;
 kernel_has($during_off, { idle => 11 }, 'off: a session is as PostgreSQL would have it');
-is(governed_by($node, $during_off), undef, 'and has no policy');
+is(policy_of($node, $during_off), undef, 'and has no policy');
 
 switch('on');
 ok(defined wait_for_kernel($during_off, { idle => 21 }, 10), 'on: it has its policy');
-is(governed_by($node, $during_off), 'everybody', 'as its status tells');
+is(policy_of($node, $during_off), 'everybody', 'as its status tells');
 my $during_on = $node->session;
 kernel_has($during_on, { idle => 21 }, 'so has a new one');
 

@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(policy_of kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
 
@@ -45,7 +45,7 @@ sub is_loaded
 	kernel_has($node->session(user => 'app'), { idle => 21 }, 'the second to last too');
 	my $last = $node->session(user => 'app_last');
 	kernel_has($last, { idle => 22 }, 'and the last');
-	is(governed_by($node, $last), 'last', 'by its name');
+	is(policy_of($node, $last), 'last', 'by its name');
 	return;
 }
 

@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(policy_of kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
 
@@ -47,7 +47,7 @@ END
 
 ok(defined wait_for_kernel($session, { idle => 21 }, 10), 'a valid policy is in force');
 kernel_has($node->session, { idle => 21 }, 'for new sessions too');
-is(governed_by($node, $session), 'good', 'and no other');
+is(policy_of($node, $session), 'good', 'and no other');
 
 foreach my $i (0 .. $#smuggled)
 {

@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(all_agree kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(settings_agree kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
 
@@ -36,8 +36,8 @@ my %system = (idle => 1234, interval => 56, count => 7, user_timeout => 0, clien
 my %conf = (idle => 11, interval => 12, count => 13, user_timeout => 14_000, client_check => 15_000);
 
 my $app = $node->session(user => 'app');
-all_agree($node, $app, 'system', \%system, 'a policy of zeros gives the system\'s defaults');
-all_agree($node, $node->session(user => 'other'), undef, \%conf, 'where postgresql.conf says otherwise');
+settings_agree($node, $app, 'system', \%system, 'a policy of zeros gives the system\'s defaults');
+settings_agree($node, $node->session(user => 'other'), undef, \%conf, 'where postgresql.conf says otherwise');
 
 # The kernel's default counts for a socket as long as its option was never set
 # (keepalive_time_when), and PostgreSQL sets it.

@@ -7,7 +7,7 @@ use warnings;
 use IO::Select ();
 use IPC::Run ();
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(@SETTINGS kernel shown);
+use KeepaliveGuard::Settings qw(@SETTINGS kernel_values shown_values);
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -40,8 +40,8 @@ $node->wait_for_policies;
 sub in_force
 {
 	my ($session) = @_;
-	my ($check) = shown($session) =~ m{/(\d+)$};
-	return kernel($session) . "/$check";
+	my ($check) = shown_values($session) =~ m{/(\d+)$};
+	return kernel_values($session) . "/$check";
 }
 
 # One of these values.
@@ -70,14 +70,14 @@ my %session;
 foreach my $role (@roles)
 {
 	$session{$role} = $node->session(user => $role);
-	is(kernel($session{$role}), '60/10/4/30000', "$role: in the kernel before any query");
-	is(shown($session{$role}), $policy_values, "$role: and shown");
+	is(kernel_values($session{$role}), '60/10/4/30000', "$role: in the kernel before any query");
+	is(shown_values($session{$role}), $policy_values, "$role: and shown");
 	is( $session{$role}->value(
 			"SELECT string_agg(DISTINCT source, ' ') FROM pg_settings"
 			  . " WHERE name ~ '^tcp_[ku]' OR name = 'client_connection_check_interval'"),
 		'global', "$role: as a default of the cluster");
 }
-is(kernel($admin), '7200/75/9/0', 'a session without a policy has the system\'s');
+is(kernel_values($admin), '7200/75/9/0', 'a session without a policy has the system\'s');
 
 # --- every way to set ---------------------------------------------------------------
 
@@ -174,7 +174,7 @@ foreach my $role (@roles)
 			  || $watcher->value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
 				  . " AND NOT granted AND pid = @{[$s->pid]}");
 			my %inside;
-			@inside{@SETTINGS} = split m{/}, kernel($s) . '/';
+			@inside{@SETTINGS} = split m{/}, kernel_values($s) . '/';
 			$admin->query('SELECT pg_advisory_unlock(1)');
 			my $result = $s->result;
 			$inside{client_connection_check_interval} =
@@ -222,7 +222,7 @@ $node->policy(
 	client_connection_check_interval => '0s');
 $node->wait_for_policies;
 $s = $node->session(user => 'app_zero');
-is(kernel($s), '7200/75/9/0', 'a policy of zeros is the system\'s defaults');
+is(kernel_values($s), '7200/75/9/0', 'a policy of zeros is the system\'s defaults');
 is( tries($s, 'tcp_keepalives_idle', 0, 7199, 7200, 7201), '0 yes, 7199 yes, 7200 yes, 7201 no',
 	'a ceiling of 0 is the system\'s: tcp_keepalives_idle');
 is(tries($s, 'tcp_keepalives_interval', 75, 76), '75 yes, 76 no', 'tcp_keepalives_interval');
@@ -244,7 +244,7 @@ $s = $node->session(user => 'app_ceiling');
 is(tries($s, 'tcp_keepalives_idle', 0), '0 yes',
 	'0 is allowed where the system\'s default is stricter than the ceiling');
 $s->query('SET tcp_keepalives_idle = 0');
-is(kernel($s), '50/10/4/30000', 'and is that default');
+is(kernel_values($s), '50/10/4/30000', 'and is that default');
 sysctl(tcp_keepalive_time => 7200);
 
 # --- defaults from elsewhere, and connection options -----------------------------------
@@ -348,7 +348,7 @@ is(answer($s->try('SET tcp_keepalives_idle = 30')),
 is(in_force($s), $policy_values, 'and changes nothing');
 $s->query('SET ROLE boss');
 is(answer($s->try('SET tcp_keepalives_idle = 30')), 'accepted', 'but a superuser may');
-is(kernel($s), '30/10/4/30000', 'and it is in the kernel');
+is(kernel_values($s), '30/10/4/30000', 'and it is in the kernel');
 $s->query('RESET ROLE');
 is(answer($s->try('SET tcp_keepalives_idle = 40')),
 	'refused 42501 for_app_locked', 'who is none any more may not');
@@ -370,11 +370,11 @@ $s->query('SET tcp_user_timeout = 1234');
 $node->policy(name => 'other', role => 'nobody_at_all', tcp_keepalives_idle => '1s');
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 5 WHERE name = 'for_boss'});
 $node->wait_for_policies;
-is(kernel($s), '60/10/5/1234', 'a change of policies does not undo an override');
+is(kernel_values($s), '60/10/5/1234', 'a change of policies does not undo an override');
 $s->query('SELECT 1');
-is(kernel($s), '60/10/5/1234', 'nor does the next command');
+is(kernel_values($s), '60/10/5/1234', 'nor does the next command');
 $s->query('SET SESSION AUTHORIZATION plain');
-is(kernel($s), '60/10/5/1234', 'nor SET SESSION AUTHORIZATION');
+is(kernel_values($s), '60/10/5/1234', 'nor SET SESSION AUTHORIZATION');
 is(answer($s->try('SET tcp_user_timeout = 4321')),
 	'refused 42501 for_boss', 'which gives up the right to');
 $s->query('RESET SESSION AUTHORIZATION');

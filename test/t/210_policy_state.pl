@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel seconds_until);
+use KeepaliveGuard::Settings qw(kernel_values seconds_until);
 use KeepaliveGuard::Seccomp 'refuse_socket_option';
 use Socket qw(IPPROTO_TCP TCP_USER_TIMEOUT);
 use Test::More;
@@ -26,7 +26,7 @@ $node->wait_for_policies;
 sub state_of
 {
 	my ($session) = @_;
-	my $kernel = kernel($session);
+	my $kernel = kernel_values($session);
 	my ($state, $values) = @{ $watcher->query(<<"END")->[0] };
 SELECT policy_state, concat_ws('/', extract(epoch FROM tcp_keepalives_idle)::int,
 	extract(epoch FROM tcp_keepalives_interval)::int, tcp_keepalives_count,
@@ -151,7 +151,7 @@ foreach my $idle (100 .. 499)
 SELECT policy_state, extract(epoch FROM tcp_keepalives_idle)::int
 	FROM keepalive_status() WHERE pid = @{[$session->pid]}
 END
-		my $true = $value == $idle && kernel($session) eq "$idle/10/9/30000";
+		my $true = $value == $idle && kernel_values($session) eq "$idle/10/9/30000";
 		$said{ $state eq 'pending' || $true ? $state : 'lie' }++;
 	}
 }

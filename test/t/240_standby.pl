@@ -3,7 +3,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel seconds_until);
+use KeepaliveGuard::Settings qw(kernel_values seconds_until);
 use Test::More;
 
 my $native = '7200/75/9/0';
@@ -26,8 +26,8 @@ sub arrives
 {
 	my ($name, $seconds, $expected, @sessions) = @_;
 	my $took = seconds_until($seconds,
-		sub { !grep { kernel($_) ne $expected } @sessions });
-	my ($wrong) = grep { $_ ne $expected } map { kernel($_) } @sessions;
+		sub { !grep { kernel_values($_) ne $expected } @sessions });
+	my ($wrong) = grep { $_ ne $expected } map { kernel_values($_) } @sessions;
 	is($wrong // $expected, $expected, $name . sprintf ' (%.1f s)', $took // $seconds);
 	return;
 }
@@ -39,9 +39,9 @@ my $there = $standby->session(user => 'app');
 is($there->value('SELECT pg_is_in_recovery()'), 't', 'there is a standby');
 arrives('a policy is in force there', 5, '60/75/9/30000', $there);
 $there = $standby->session(user => 'app');
-is(kernel($there), '60/75/9/30000', 'for a new session at once');
+is(kernel_values($there), '60/75/9/30000', 'for a new session at once');
 my $other = $standby->session(user => 'app', dbname => 'other');
-is(kernel($other), '60/75/9/30000', 'in every database');
+is(kernel_values($other), '60/75/9/30000', 'in every database');
 my $locked = $standby->session(user => 'locked');
 is($locked->try('SET tcp_keepalives_idle = 5')->{error}{sqlstate}, '42501', 'a locked one is locked');
 is($standby->status($there->pid)->{policy}, 'app', 'keepalive_status() tells');
@@ -100,7 +100,7 @@ $standby->append_conf('postgresql.conf', 'keepalive_guard.enabled = off');
 $standby->reload;
 arrives('off on the standby alone', 1, $native, @there);
 $admin->query('SELECT * FROM keepalive_apply()');
-is(kernel($here), '20/75/9/0', 'is not off on the primary');
+is(kernel_values($here), '20/75/9/0', 'is not off on the primary');
 $standby->append_conf('postgresql.conf', 'keepalive_guard.enabled = on');
 $standby->reload;
 arrives('on again', 1, '20/75/9/0', @there);
@@ -123,11 +123,11 @@ $sleeper->send('SELECT pg_sleep(600)');
 # --- promotion ------------------------------------------------------------------------------------
 
 $standby->promote;
-is(kernel($there), '20/75/9/0', 'promotion changes nothing');
+is(kernel_values($there), '20/75/9/0', 'promotion changes nothing');
 my $new = $standby->session;
 $new->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '10s'});
 arrives('the table is writable there, and a change is in force', 1, '10/75/9/0', $there, $sleeper);
-is(kernel($here), '20/75/9/0', 'but not on the old primary');
+is(kernel_values($here), '20/75/9/0', 'but not on the old primary');
 $new->query('DELETE FROM keepalive_policy');
 arrives('so is the next', 1, $native, $there, $sleeper);
 $new->query(q{INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('a', '11s')});

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel seconds_until shown);
+use KeepaliveGuard::Settings qw(kernel_values seconds_until shown_values);
 use Test::More;
 
 my $native = '7200/75/9/0';
@@ -18,8 +18,8 @@ my $own = $node->session(user => 'app', options => '-c tcp_keepalives_count=3');
 sub arrives
 {
 	my ($name, $expected, $session) = @_;
-	seconds_until(1, sub { kernel($session) eq $expected });
-	is(kernel($session), $expected, $name);
+	seconds_until(1, sub { kernel_values($session) eq $expected });
+	is(kernel_values($session), $expected, $name);
 	return;
 }
 
@@ -40,7 +40,7 @@ arrives('a policy is in force', '60/10/4/30500', $app);
 
 $admin->query('BEGIN; DROP EXTENSION keepalive_guard; ROLLBACK');
 $admin->query('SELECT * FROM keepalive_apply()');
-is(kernel($app), '60/10/4/30500', 'a DROP that is rolled back changes nothing');
+is(kernel_values($app), '60/10/4/30500', 'a DROP that is rolled back changes nothing');
 
 # --- dumps of every kind, restored where the extension was dropped -----------------------------
 
@@ -70,7 +70,7 @@ foreach my $way (@ways)
 	$admin->query('DROP EXTENSION keepalive_guard');
 	arrives("$name: DROP EXTENSION gives a session back what it had", $native, $app);
 	arrives("$name: and one with its own options", '7200/75/3/0', $own);
-	is(shown($app), '7200/75/9/0/0', "$name: PostgreSQL agrees");
+	is(shown_values($app), '7200/75/9/0/0', "$name: PostgreSQL agrees");
 	is($app->value(q{SELECT string_agg(DISTINCT source, ' ') FROM pg_settings}
 			  . q{ WHERE name LIKE 'tcp_keepalives%' OR name ~ '^(tcp_user|client_connection)'}),
 		'default', "$name: also on where it comes from");
@@ -134,7 +134,7 @@ $admin->query('DROP SCHEMA guard CASCADE');
 arrives('DROP SCHEMA CASCADE', $native, $app);
 $admin->query('CREATE EXTENSION keepalive_guard');
 is($admin->value('SELECT count(*) FROM keepalive_policy'), 0, 'CREATE EXTENSION again');
-is(kernel($app), $native, 'starts with nothing');
+is(kernel_values($app), $native, 'starts with nothing');
 $node->policy(name => 'again', tcp_keepalives_idle => '70s');
 arrives('and works', '70/75/9/0', $app);
 # Many times: the reader sits there already, and must not look before the change of the
@@ -143,9 +143,9 @@ foreach my $idle (71 .. 170)
 {
 	$admin->query('DROP EXTENSION keepalive_guard; CREATE EXTENSION keepalive_guard;'
 		  . "INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('x', '$idle s')");
-	last if !defined seconds_until(1, sub { kernel($app) eq "$idle/75/9/0" });
+	last if !defined seconds_until(1, sub { kernel_values($app) eq "$idle/75/9/0" });
 }
-is(kernel($app), '170/75/9/0', 'dropped, created and filled in one transaction, a hundred times');
+is(kernel_values($app), '170/75/9/0', 'dropped, created and filled in one transaction, a hundred times');
 
 is($_->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'nothing went wrong in the server')
   foreach $node, $other;

@@ -5,7 +5,7 @@ use warnings;
 
 use IPC::Run ();
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel seconds_until);
+use KeepaliveGuard::Settings qw(kernel_values seconds_until);
 use PostgreSQL::Test::Utils qw(append_to_file slurp_file);
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -117,7 +117,7 @@ while (time < $until)
 	if ($edits % 50 == 0)
 	{
 		my $expected = values_of(number());
-		$late++ unless defined seconds_until(1, sub { !grep { kernel($_) ne $expected } @steady });
+		$late++ unless defined seconds_until(1, sub { !grep { kernel_values($_) ne $expected } @steady });
 		$steady[0]->query('SELECT 1');
 	}
 	# Sessions that are ended from outside, and that leave without a word.
@@ -136,8 +136,8 @@ $_->finish foreach @clients;
 # --- the end ---------------------------------------------------------------------------------
 
 my $expected = values_of(number());
-seconds_until(1, sub { !grep { kernel($_) ne $expected } @steady });
-is_deeply([ grep { $_ ne $expected } map { kernel($_) } @steady ], [], 'every session has the last policy');
+seconds_until(1, sub { !grep { kernel_values($_) ne $expected } @steady });
+is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @steady ], [], 'every session has the last policy');
 is($late, 0, 'and had it within a second meanwhile');
 cmp_ok($rate, '>', 10, sprintf 'there were %.1f edits a second', $rate);
 my $connections = 0;
@@ -156,11 +156,11 @@ my @burst;
 eval { push @burst, $node->session(user => 'strict') while @burst < 200 };
 like($@, qr/^FATAL: 53300/, 'as many sessions as there may be');
 cmp_ok(scalar @burst, '>=', MAX_CONNECTIONS - 12 - 10, 'are many');
-is_deeply([ grep { $_ ne $expected } map { kernel($_) } @burst ], [], 'and all of them have their policy');
+is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @burst ], [], 'and all of them have their policy');
 edit();
 $expected = values_of(number());
-seconds_until(1, sub { !grep { kernel($_) ne $expected } @steady, @burst });
-is_deeply([ grep { $_ ne $expected } map { kernel($_) } @steady, @burst ], [], 'and its next change');
+seconds_until(1, sub { !grep { kernel_values($_) ne $expected } @steady, @burst });
+is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @steady, @burst ], [], 'and its next change');
 $_->terminate foreach @burst;
 
 is_deeply([ map { $_->[0] } @{ $admin->query(

@@ -7,7 +7,7 @@ use warnings;
 use JSON::PP 'decode_json';
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle 'client_socket';
+use KeepaliveGuard::KernelSockets 'client_socket';
 use KeepaliveGuard::Seccomp 'answer_system_call';
 use PostgreSQL::Test::Utils ();
 use Socket qw(:DEFAULT IPPROTO_IPV6);

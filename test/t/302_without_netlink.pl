@@ -8,7 +8,7 @@ use Errno qw(EAFNOSUPPORT EPERM);
 use JSON::PP 'decode_json';
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle qw(ss_milliseconds socket_lines wait_until_acknowledged);
+use KeepaliveGuard::KernelSockets qw(ss_milliseconds socket_lines wait_until_acknowledged);
 use KeepaliveGuard::Seccomp 'answer_system_call';
 use Test::More;
 use Time::HiRes 'sleep';

@@ -6,7 +6,7 @@ use warnings;
 use IO::Socket::IP ();
 use JSON::PP 'decode_json';
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Oracle 'socket_lines';
+use KeepaliveGuard::KernelSockets 'socket_lines';
 use Test::More;
 use Time::HiRes 'sleep';
 

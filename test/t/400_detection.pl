@@ -12,7 +12,7 @@ use IO::Select ();
 use IPC::Run ();
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle 'socket_lines';
+use KeepaliveGuard::KernelSockets 'socket_lines';
 use List::Util 'max';
 use Test::More;
 use Time::HiRes qw(sleep time);

@@ -5,7 +5,7 @@ use warnings;
 
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle qw(client_socket socket_line wait_until_acknowledged);
+use KeepaliveGuard::KernelSockets qw(client_socket socket_line wait_until_acknowledged);
 use Socket qw(SOL_SOCKET SO_SNDBUF);
 use Test::More;
 use Time::HiRes qw(sleep time);

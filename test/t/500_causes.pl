@@ -4,9 +4,9 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Ends;
+use KeepaliveGuard::ExpectedEvents;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle qw(socket_line wait_until_acknowledged);
+use KeepaliveGuard::KernelSockets qw(socket_line wait_until_acknowledged);
 use KeepaliveGuard::Tls;
 use KeepaliveGuard::TlsSession;
 use PostgreSQL::Test::Utils;
@@ -29,7 +29,7 @@ sub retry
 	return;
 }
 
-my $ends = KeepaliveGuard::Ends->new($node);
+my $events = KeepaliveGuard::ExpectedEvents->new($node);
 my @later; # what is done once all sessions are there
 
 # A session that is to end for that cause.  Options: those of Session's new(); sql: what
@@ -42,7 +42,7 @@ sub session
 	my @where = $transport eq 'unix' ? (socket => $node->host) : (host => $living);
 	my $session = $class->new(port => $node->port, application_name => $name, @where, %options);
 	$session->query($sql) if $sql;
-	$ends->expect($session, "$transport: $name", $cause,
+	$events->expect($session, "$transport: $name", $cause,
 		application_name => $name, backend_type => 'client backend', %{ $columns // {} });
 	return $session;
 }
@@ -149,7 +149,7 @@ sub killed_psql
 	my $psql = IPC::Run::start([ @host ? $host[0]->command(@psql) : @psql ],
 		'<', \$in, '>', \$out, IPC::Run::timeout(20));
 	$psql->pump until $out =~ /(\d+)!/;
-	$ends->expect($1, "$transport: psql with kill -9", 'client_vanished',
+	$events->expect($1, "$transport: psql with kill -9", 'client_vanished',
 		application_name => "psql_$transport");
 	$psql->kill_kill(grace => 0);
 	# psql is a child of setpriv's exec: the harness has killed it itself
@@ -294,6 +294,6 @@ $_->() foreach @later;
 $node->wait_for_exit($_->pid, 20) foreach @dying;
 retry(3);
 
-$ends->check(40);
+$events->check(40);
 
 done_testing();

@@ -4,9 +4,9 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Ends;
+use KeepaliveGuard::ExpectedEvents;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle 'wait_until_acknowledged';
+use KeepaliveGuard::KernelSockets 'wait_until_acknowledged';
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
@@ -19,7 +19,7 @@ my $admin = $node->unix_session;
 $admin->query('CREATE PUBLICATION everything FOR ALL TABLES; CREATE TABLE t (i int)');
 $admin->query('VACUUM'); # or queries write WAL when they find what CREATE EXTENSION has left
 
-my $ends = KeepaliveGuard::Ends->new($node);
+my $events = KeepaliveGuard::ExpectedEvents->new($node);
 my $slots = 0;
 
 # A walsender that streams, or for "idle" does not yet, and is to end for that cause.
@@ -42,7 +42,7 @@ sub walsender
 		$session->query("CREATE_REPLICATION_SLOT $slot TEMPORARY LOGICAL pgoutput");
 		$session->query("START_REPLICATION SLOT $slot LOGICAL 0/0 (proto_version '1', publication_names 'everything')");
 	}
-	$ends->expect($session, "$kind: $name", $cause,
+	$events->expect($session, "$kind: $name", $cause,
 		application_name => $name, backend_type => 'walsender', %{ $options{columns} // {} });
 	return $session;
 }
@@ -73,7 +73,7 @@ kill 'STOP', $bgwriter;
 sleep 0.7;
 wait_until_acknowledged($_->port) foreach @dead;
 $silent->drop;
-$ends->check(20);
+$events->check(20);
 kill 'CONT', $bgwriter;
 $silent->restore;
 
@@ -83,7 +83,7 @@ walsender($_, 'silent, WAL in flight', 'user_timeout', host => $silent, settings
   foreach qw(physical logical);
 $silent->drop;
 $admin->query('INSERT INTO t VALUES (1)');
-$ends->check(20);
+$events->check(20);
 $silent->restore;
 
 # --- shutdown -------------------------------------------------------------------------

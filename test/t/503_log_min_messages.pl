@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Ends;
+use KeepaliveGuard::ExpectedEvents;
 use KeepaliveGuard::Network;
 use Test::More;
 
@@ -13,14 +13,14 @@ my $host = $network->add_host;
 my $node = KeepaliveGuard::Cluster->start_new('primary', allows_streaming => 1,
 	conf => "log_min_messages = panic\nautovacuum = off\n");
 my $admin = $node->unix_session;
-my $ends = KeepaliveGuard::Ends->new($node);
+my $events = KeepaliveGuard::ExpectedEvents->new($node);
 
 sub session
 {
 	my ($name, $cause, %options) = @_;
 	my $detail = delete $options{detail};
 	my $session = $node->session($options{socket} ? () : (host => $host), application_name => $name, %options);
-	$ends->expect($session, $name, $cause, detail => $detail);
+	$events->expect($session, $name, $cause, detail => $detail);
 	return $session;
 }
 my $hidden = qr/^log_min_messages/;
@@ -45,7 +45,7 @@ $_->query("START_REPLICATION PHYSICAL $lsn") foreach @walsenders;
 $walsenders[0]->terminate;
 $walsenders[1]->vanish;
 $checked->reset;
-$ends->check(15);
+$events->check(15);
 
 
 done_testing();

@@ -4,8 +4,8 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Ends;
-use KeepaliveGuard::Oracle 'socket_line';
+use KeepaliveGuard::ExpectedEvents;
+use KeepaliveGuard::KernelSockets 'socket_line';
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -32,7 +32,7 @@ sub event
 	my $until = time + 20;
 	while (time < $until)
 	{
-		my $row = KeepaliveGuard::Ends::events_of($node, $pid)->{$pid};
+		my $row = KeepaliveGuard::ExpectedEvents::events_of($node, $pid)->{$pid};
 		return $row if $row;
 		sleep 0.05;
 	}

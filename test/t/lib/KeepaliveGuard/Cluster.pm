@@ -13,18 +13,18 @@ use parent 'PostgreSQL::Test::Cluster';
 
 use JSON::PP 'decode_json';
 use KeepaliveGuard::Session;
-use PostgreSQL::Test::Utils 'slurp_file'; # others would hide methods
+use PostgreSQL::Test::Utils 'slurp_file'; # its other functions would hide methods
 use Time::HiRes qw(time usleep);
 
-# From 17 on PostgreSQL::Test::Utils handles SIGCHLD, in an INIT block, and any child's
-# end would interrupt a select() or sleep() here.
+# From PostgreSQL 17 on, PostgreSQL::Test::Utils handles SIGCHLD, set in an INIT block.
+# The end of any child would interrupt a select() or sleep() here.
 INIT
 {
 	delete $SIG{CHLD};
 }
 
-# A new cluster, running, with the extension created in the database postgres.
-# Options: preload => 0: a plain PostgreSQL without the extension; conf: lines for
+# Creates and starts a cluster, and creates the extension in the database postgres.
+# Options: preload => 0: do neither preload nor create the extension; conf: lines for
 # postgresql.conf; others as for init(), such as allows_streaming => 1.
 sub start_new
 {
@@ -47,21 +47,21 @@ END
 	return $self;
 }
 
-# A KeepaliveGuard::Session with this cluster: with the options of its new().
+# Opens a KeepaliveGuard::Session with this cluster.  Options: as for its new().
 sub session
 {
 	my ($self, %options) = @_;
 	return KeepaliveGuard::Session->new(port => $self->port, %options);
 }
 
-# The same over the Unix socket.
+# Opens a session over the Unix socket.
 sub unix_session
 {
 	my ($self, %options) = @_;
 	return $self->session(socket => $self->host, %options);
 }
 
-# Inserts a policy: columns of keepalive_policy with their values, undef for NULL.
+# Inserts a policy: columns of keepalive_policy and their values, undef for NULL.
 sub policy
 {
 	my ($self, %columns) = @_;
@@ -73,7 +73,7 @@ sub policy
 	return;
 }
 
-# Waits until all that was committed is in force in every session.
+# Waits until all committed policies are in force in every session.
 sub wait_for_policies
 {
 	my ($self) = @_;
@@ -82,8 +82,8 @@ sub wait_for_policies
 	return;
 }
 
-# The row of keepalive_status() of a backend: { column => value }, undef for NULL, 1
-# and 0 for booleans; undef if there is no such row.
+# The row of keepalive_status() for a backend: { column => value }, undef for NULL, 1
+# and 0 for booleans.  undef if there is no such row.
 sub status
 {
 	my ($self, $pid) = @_;
@@ -92,21 +92,22 @@ sub status
 	return $json eq '' ? undef : decode_json($json);
 }
 
-# Where the log ends now: for log_count().
+# The present end of the log, as an offset for log_count().
 sub log_end
 {
 	my ($self) = @_;
 	return -s $self->logfile // 0;
 }
 
-# How many lines of the log match, from that offset on.
+# The number of log lines that match, from this offset on.
 sub log_count
 {
 	my ($self, $pattern, $from) = @_;
 	return scalar grep { /$pattern/ } split /\n/, slurp_file($self->logfile, $from // 0);
 }
 
-# Waits until a backend has gone: the seconds that took, undef after the timeout.
+# Waits until a backend has exited.  Returns the seconds that took, undef after the
+# timeout.
 sub wait_for_exit
 {
 	my ($self, $pid, $timeout) = @_;

@@ -1,4 +1,4 @@
-# A client's host: see KeepaliveGuard::Network, which makes it.
+# A host for clients, made by KeepaliveGuard::Network.
 package KeepaliveGuard::Host;
 
 use strict;
@@ -8,7 +8,7 @@ use IPC::Run ();
 use Time::HiRes 'usleep';
 
 {
-	package main; # where it is for all who need it: it is loaded once
+	package main; # loaded once, so its functions must be in main
 	require 'syscall.ph';
 }
 
@@ -31,7 +31,7 @@ sub new
 	return $self;
 }
 
-# A process in a network namespace of its own.
+# Starts a process in a network namespace of its own.
 sub namespace
 {
 	my $pid = fork // die "fork: $!";
@@ -49,17 +49,17 @@ sub address6 { return "fd00:77:$_[0]{n}::2" }
 sub server { return "10.77.$_[0]{n}.1" }
 sub server6 { return "fd00:77:$_[0]{n}::1" }
 
-# A process that is in this host's network namespace.
+# The process that holds this host's network namespace.
 sub pid { return $_[0]{pid} }
 
-# The command that runs a command in this host, without any capability.
+# A command line that runs a command in this host, without any capability.
 sub command
 {
 	my ($self, @command) = @_;
 	return ('nsenter', "--target=$self->{pid}", '--net', '--', 'uncapped', @command);
 }
 
-# Runs a command in this host to its end: its stdout, stderr and exit status.
+# Runs a command in this host.  Returns its stdout, stderr and exit status.
 sub run
 {
 	my ($self, @command) = @_;
@@ -69,7 +69,8 @@ sub run
 	return ($stdout, $stderr, $? >> 8);
 }
 
-# Starts a command in this host: an IPC::Run harness, killed with the test.
+# Starts a command in this host.  Returns an IPC::Run harness, which the end of the test
+# kills.
 sub start
 {
 	my ($self, @command) = @_;
@@ -77,8 +78,8 @@ sub start
 	return IPC::Run::start [ $self->command(@command) ], '<', \$stdin, '>', \$stdout, '2>', \$stderr;
 }
 
-# Runs code with this process in the host's network namespace.  A socket that the
-# code makes stays in that namespace.
+# Runs code while this process is in the host's network namespace.  A socket that the
+# code creates stays in that namespace.
 sub within
 {
 	my ($self, $code) = @_;
@@ -92,9 +93,9 @@ sub within
 	return wantarray ? @result : $result[0];
 }
 
-# From now on, TCP packets from and to this host vanish: as if it had lost power
-# behind a router, so that the server's neighbour table does not tell.  Options:
-# port => N: only packets of the connection with this client port.
+# From now on, TCP packets from and to this host are dropped, as if the host had lost
+# power behind a router: the server's neighbour table does not change.  Options:
+# port => N: drop only packets of the connection with this client port.
 sub drop
 {
 	my ($self, %options) = @_;
@@ -105,8 +106,9 @@ sub drop
 	return;
 }
 
-# From now on this host forwards nothing: the server is told by ICMP that it is
-# unreachable.  Optional: another of nft's icmpx types: admin-prohibited, ...
+# From now on, TCP packets to this host are rejected: an ICMP message tells the server
+# that the host is unreachable.  Optional: another icmpx type of nft, such as
+# admin-prohibited.
 sub unreachable
 {
 	my ($self, $type) = @_;
@@ -115,8 +117,8 @@ sub unreachable
 	return;
 }
 
-# From now on each TCP packet of the server is answered by a reset: as by a host
-# that was restarted.
+# From now on, each TCP packet of the server is answered with a reset, as by a host that
+# was restarted.
 sub refuse
 {
 	my ($self) = @_;
@@ -124,9 +126,9 @@ sub refuse
 	return;
 }
 
-# From now on nothing comes from this host, not even an answer to ARP or neighbour
-# discovery, and the server has forgotten where it was: as if it had lost power on
-# the server's own network some time ago.
+# From now on, nothing comes from this host, not even an answer to ARP or neighbour
+# discovery, and the server's neighbour table has no entry for it: as if the host had
+# lost power on the server's own network some time ago.
 sub power_off
 {
 	my ($self) = @_;
@@ -142,7 +144,7 @@ END
 	return;
 }
 
-# Takes the link away: the server's end of it has no carrier either.
+# Takes the link down: the server's end loses its carrier too.
 sub link_down
 {
 	my ($self) = @_;
@@ -150,7 +152,7 @@ sub link_down
 	return;
 }
 
-# Undoes all of these.
+# Undoes drop, unreachable, refuse, power_off and link_down.
 sub restore
 {
 	my ($self) = @_;
@@ -162,8 +164,8 @@ sub restore
 sub _filter
 {
 	my ($self, $in, $out) = @_;
-	# The input hook, as reject is for input; the output of this host's own TCP
-	# may fail with EPERM, which is of no matter to the server.
+	# The input hook, because reject works for input only.  Output of this host's own
+	# TCP may fail with EPERM, which does not matter to the server.
 	$self->_nft(<<"END");
 table inet lab {
 	chain in { type filter hook input priority 0; $in; }
@@ -173,7 +175,7 @@ END
 	return;
 }
 
-# Replaces what this host filters.
+# Replaces this host's packet filter.
 sub _nft
 {
 	my ($self, $rules) = @_;

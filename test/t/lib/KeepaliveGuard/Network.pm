@@ -1,15 +1,15 @@
-# Client hosts around the server's network namespace, which is that of the test
-# itself (test/lab/isolated).  Each host is a namespace of its own, held by a
-# sleeping process and joined to the server by a veth pair:
+# Hosts for clients.  The server is in the network namespace of the test itself
+# (test/lab/isolated).  Each host is a namespace of its own, held by a sleeping process
+# and connected to the server by a veth pair:
 #
 #   my $network = KeepaliveGuard::Network->new;
 #   my $host = $network->add_host;
-#   $host->address;     # 10.77.1.2     the client's
+#   $host->address;     # 10.77.1.2     the client's address
 #   $host->address6;    # fd00:77:1::2
-#   $host->server;      # 10.77.1.1     the server's, as this host sees it
+#   $host->server;      # 10.77.1.1     the server's address, as this host sees it
 #   $host->server6;     # fd00:77:1::1
 #   my ($stdout, $stderr, $status) = $host->run('psql', '-h', $host->server, ...);
-#   $host->drop;        # TCP packets vanish, as from a host that lost power
+#   $host->drop;        # TCP packets are dropped, as of a host that lost power
 #   $host->restore;
 package KeepaliveGuard::Network;
 
@@ -25,7 +25,7 @@ sub new
 	return bless { hosts => [] }, $class;
 }
 
-# Options: network => N, between 1 and 254: the N of the addresses above.
+# Options: network => N, between 1 and 254: the network's number in the addresses above.
 sub add_host
 {
 	my ($self, %options) = @_;

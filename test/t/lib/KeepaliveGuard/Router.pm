@@ -1,5 +1,5 @@
-# A client's host behind a router, in namespaces of their own: the router keeps track
-# of connections (netfilter's conntrack), and forgets those that are idle for too long.
+# A client's host behind a router, each in a namespace of its own.  The router tracks
+# connections (netfilter's conntrack) and forgets those that are idle for too long.
 #
 #   my $client = KeepaliveGuard::Router->new(20, forgets_after => 3);
 #   $node->session(host => $client);     # as with any KeepaliveGuard::Host
@@ -9,9 +9,9 @@ use strict;
 use warnings;
 use parent 'KeepaliveGuard::Host';
 
-# N is one that no host of the network has.  Options: forgets_after => seconds;
-# answer: what the router does with a packet of a connection that it has forgotten, an
-# nft statement (default "drop").
+# N is a number that no other host of the network has.  Options: forgets_after =>
+# seconds; answer: what the router does with a packet of a connection that it has
+# forgotten, as an nft statement (default "drop").
 sub new
 {
 	my ($class, $n, %options) = @_;
@@ -34,7 +34,7 @@ table inet lab {
 	chain pass { type filter hook forward priority 0; ct state invalid $answer; }
 }
 END
-	# A packet of an unknown connection that is not a SYN is invalid.
+	# Without "loose", a packet of an unknown connection is invalid unless it is a SYN.
 	$router->_must_here('sysctl', '-qw', 'net.netfilter.nf_conntrack_tcp_loose=0',
 		"net.netfilter.nf_conntrack_tcp_timeout_established=$options{forgets_after}");
 	return $self;

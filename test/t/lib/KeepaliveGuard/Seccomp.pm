@@ -1,4 +1,4 @@
-# A kernel that refuses a socket option or a system call, by seccomp.
+# Makes the kernel refuse a socket option or a system call, by seccomp.
 package KeepaliveGuard::Seccomp;
 
 use strict;
@@ -8,7 +8,7 @@ use Errno 'EPERM';
 use Exporter 'import';
 
 {
-	package main; # where it is for all who need it: it is loaded once
+	package main; # loaded once, so its functions must be in main
 	require 'syscall.ph';
 }
 
@@ -24,27 +24,28 @@ use constant {
 	RETURN => 0x06,
 };
 
-# From now on, setsockopt() of that option fails with EPERM in this process and in
-# all that it starts.  Needs CAP_SYS_ADMIN.
+# From now on, setsockopt() of this option fails with EPERM in this process and in all
+# processes that it starts.  Needs CAP_SYS_ADMIN.
 sub refuse_socket_option
 {
 	my ($level, $name) = @_;
 	return refuse_system_call(main::SYS_setsockopt(), 1 => $level, 2 => $name);
 }
 
-# The same for a system call, by its number: whatever its arguments are, or only with
-# these values of some: ARGUMENT (from 0) => VALUE, ...
+# From now on, a system call, given by its number, fails with EPERM: always, or only with
+# these argument values: ARGUMENT (counted from 0) => VALUE, ...
 sub refuse_system_call
 {
 	my ($number, %arguments) = @_;
 	return answer_system_call(EPERM, $number, %arguments);
 }
 
-# The same with another errno; 0: the system call does nothing and succeeds.
+# From now on, a system call fails with this errno; 0: it does nothing and succeeds.
+# Arguments: as for refuse_system_call().
 sub answer_system_call
 {
 	my ($error, $number, %arguments) = @_;
-	my $low = unpack('S', pack 'n', 1) == 1 ? 4 : 0; # where a word's lower half is
+	my $low = unpack('S', pack 'n', 1) == 1 ? 4 : 0; # offset of the lower 32 bits
 	my @filter;
 	foreach my $condition ([ 0, $number ],
 		map { [ 16 + 8 * $_ + $low, $arguments{$_} ] } sort keys %arguments)

@@ -1,19 +1,19 @@
-# A client that speaks PostgreSQL's protocol itself, so that a test decides what
-# its socket does: when it reads, and how it goes.
+# A client that speaks PostgreSQL's protocol itself, so that a test controls its socket:
+# when the client reads, and how it closes the connection.
 #
 #   my $s = KeepaliveGuard::Session->new(port => 5432, host => $host, user => 'app');
 #   my $s = KeepaliveGuard::Session->new(port => 5432, socket => '/tmp/dir');
-#   $s->pid;                                 # of the backend
+#   $s->pid;                                 # the backend's pid
 #   my $rows = $s->query('SELECT 1, 2');     # [ [1, 2] ]; dies on an ERROR
 #   my $value = $s->value('SHOW tcp_keepalives_idle');
 #   my $result = $s->try('SET x = 1');       # { rows, error, notices }
 #   $s->send('SELECT pg_sleep(60)');         # does not wait
-#   my $result = $s->result;                 # of what was sent
-#   $s->terminate;                           # as a well-behaved client
-#   $s->vanish; $s->half_close; $s->reset;   # as others
+#   my $result = $s->result;                 # the result of what was sent
+#   $s->terminate;                           # with a Terminate message
+#   $s->vanish; $s->half_close; $s->reset;   # without one
 #
-# Only "trust" and cleartext passwords are understood; KeepaliveGuard::TlsSession is
-# the same over TLS.
+# It supports only "trust" and cleartext passwords.  KeepaliveGuard::TlsSession is the
+# same over TLS.
 package KeepaliveGuard::Session;
 
 use strict;
@@ -27,11 +27,12 @@ use Time::HiRes 'time';
 
 use constant DEFAULT_TIMEOUT => 60;
 
-# Options: port (needed); one of host (a KeepaliveGuard::Host, to connect from
-# there), address (default 127.0.0.1) and socket (a Unix socket's directory); ipv6
-# => 1 with host; receive_buffer (SO_RCVBUF, bytes, set before connecting); client_port
-# (the client's own port, IPv4 only); user, dbname, password; any other is a startup parameter: options, application_name,
-# replication, a setting.  Dies with the server's message if it refuses.
+# Options: port (required); one of host (the KeepaliveGuard::Host to connect from),
+# address (default 127.0.0.1) and socket (a Unix socket's directory); ipv6 => 1 with
+# host; receive_buffer (SO_RCVBUF, bytes, set before connecting); client_port (the
+# client's own port, IPv4 only); user, dbname, password.  Any other option is a startup
+# parameter: options, application_name, replication, a setting.  Dies with the server's
+# message if the server refuses the connection.
 sub new
 {
 	my ($class, %options) = @_;
@@ -74,15 +75,15 @@ sub _connect
 # The backend's pid.
 sub pid { return $_[0]{pid} }
 
-# The client's port; undef with a Unix socket.
+# The client's port; undef for a Unix socket.
 sub port { return $_[0]{port} }
 
-# What the server reported as that parameter (ParameterStatus).
+# The value that the server reported for a parameter (ParameterStatus).
 sub parameter { return $_[0]{parameters}{ $_[1] } }
 
 sub socket { return $_[0]{socket} }
 
-# Runs SQL: all rows of all its statements.  Dies with the error if there is one.
+# Runs SQL.  Returns the rows of all its statements.  Dies with the error if there is one.
 sub query
 {
 	my ($self, $sql, %options) = @_;
@@ -92,7 +93,7 @@ sub query
 	return $result->{rows};
 }
 
-# The first column of the first row.
+# Runs SQL.  Returns the first column of the first row.
 sub value
 {
 	my ($self, $sql, %options) = @_;
@@ -100,7 +101,7 @@ sub value
 	return @$rows ? $rows->[0][0] : undef;
 }
 
-# Runs SQL: { rows => [[...]], error => undef or fields, notices => [ fields ] },
+# Runs SQL.  Returns { rows => [[...]], error => undef or fields, notices => [ fields ] },
 # where fields are { severity, sqlstate, message, detail, hint }.
 sub try
 {
@@ -116,8 +117,8 @@ sub send
 	return;
 }
 
-# The result of what was sent, as of try().  Option: timeout in seconds.  Dies if
-# the connection ends without an error message.
+# Waits for the result of what was sent, in the form of try().  Option: timeout in
+# seconds.  Dies if the connection ends without an error message.
 sub result
 {
 	my ($self, %options) = @_;
@@ -134,13 +135,13 @@ sub result
 		push @{ $result{rows} }, _row($body) if $type eq 'D';
 		$result{error} = _fields($body) if $type eq 'E';
 		push @{ $result{notices} }, _fields($body) if $type eq 'N';
-		last if $type =~ /[ZGW]/; # ready, or copying in or both ways
+		last if $type =~ /[ZGW]/; # ready for query, COPY IN or COPY BOTH
 	}
 	return \%result;
 }
 
-# Waits until the server has closed or reset the connection, reading what comes:
-# the seconds that took, undef after the timeout (seconds).
+# Waits until the server has closed or reset the connection, and reads what arrives.
+# Returns the seconds that took, undef after the timeout (seconds).
 sub wait_for_end
 {
 	my ($self, $timeout) = @_;
@@ -153,7 +154,7 @@ sub wait_for_end
 	}
 }
 
-# Leaves with a Terminate message.
+# Sends a Terminate message and closes the socket.
 sub terminate
 {
 	my ($self) = @_;
@@ -161,8 +162,7 @@ sub terminate
 	return $self->vanish;
 }
 
-# Closes the socket without a Terminate message: what the kernel does for a client
-# that is killed.
+# Closes the socket without a Terminate message, as the kernel does for a killed client.
 sub vanish
 {
 	my ($self) = @_;
@@ -170,7 +170,7 @@ sub vanish
 	return;
 }
 
-# Sends FIN and goes on reading.
+# Sends FIN, and can still read.
 sub half_close
 {
 	my ($self) = @_;
@@ -211,7 +211,7 @@ sub _authenticate
 	}
 }
 
-# The notices of the connection's startup: [ fields ].
+# The notices sent while the connection started: [ fields ].
 sub notices { return $_[0]{notices} }
 
 sub _message
@@ -229,7 +229,7 @@ sub _write
 	return;
 }
 
-# The next message's type and body; nothing at the connection's end.
+# The next message's type and body; an empty list at the end of the connection.
 sub _read
 {
 	my ($self, $until) = @_;

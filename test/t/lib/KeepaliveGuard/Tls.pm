@@ -1,4 +1,4 @@
-# A certificate that is made for the test, and a cluster that uses it.
+# Makes a certificate for a test cluster.
 package KeepaliveGuard::Tls;
 
 use strict;
@@ -6,7 +6,7 @@ use warnings;
 
 use IPC::Run ();
 
-# Lines of postgresql.conf.
+# Makes a key and a certificate in the directory.  Returns lines for postgresql.conf.
 sub conf
 {
 	my ($directory) = @_;

@@ -1,5 +1,6 @@
 # A KeepaliveGuard::Session over TLS.  A relay (tls_relay.py) in the client's host holds
-# the connection; this end speaks with it over a pair of sockets and tells it how to go.
+# the connection.  This module talks to the relay over a pair of sockets and tells it how
+# to close the connection.
 package KeepaliveGuard::TlsSession;
 
 use strict;
@@ -41,15 +42,15 @@ sub _connect
 # Closes the connection without a Terminate message and without TLS's close_notify.
 sub vanish { return $_[0]->_go('vanish') }
 
-# Closes TLS's stream properly, and the connection, without a Terminate message.
+# Sends close_notify and closes the connection, without a Terminate message.
 sub close_notify { return $_[0]->_go('close_notify') }
 
 sub reset { return $_[0]->_go('reset') }
 
-# Sends FIN and goes on reading.
+# Sends FIN, and can still read.
 sub half_close { return $_[0]->_command('half_close') }
 
-# Sends a byte that is no TLS.
+# Sends bytes that are not a TLS record.
 sub garble { return $_[0]->_command('garble') }
 
 # Kills the process that holds the connection.
@@ -67,7 +68,7 @@ sub _go
 	return $self->_gone;
 }
 
-# The relay does what was told once it has passed on all that was sent before.
+# The relay passes on all that was sent before, then runs the command.
 sub _command
 {
 	my ($self, $command) = @_;

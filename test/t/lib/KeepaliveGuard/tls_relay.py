@@ -2,8 +2,8 @@
 
 tls_relay.py BYTES COMMANDS ADDRESS PORT RECEIVE_BUFFER
 
-BYTES and COMMANDS are descriptors.  Passes bytes on, both ways; tells its port over
-COMMANDS, then does what it reads there, and answers "done".
+BYTES and COMMANDS are descriptors.  Passes bytes on in both directions.  Writes its port
+to COMMANDS, then runs each command that it reads there and answers "done".
 """
 import select
 import socket
@@ -38,8 +38,8 @@ def pass_on_waiting_bytes(pair, tls):
     pair.setblocking(True)
 
 
-def go(command, tls):
-    """True if the connection is gone then."""
+def run_command(command, tls):
+    """Runs a command.  Returns True if the connection is closed after it."""
     if command == "half_close":
         socket.socket.shutdown(tls, socket.SHUT_WR)
     elif command == "garble":
@@ -56,7 +56,7 @@ def go(command, tls):
 
 
 def relay(pair, commands, tls):
-    unread = b""  # what the client has not taken yet: until then nothing is read
+    unread = b""  # not passed on to the client yet; while there is some, nothing is read
     while True:
         readers = [pair, commands] + ([] if unread else [tls])
         ready, writable, _ = select.select(readers, [pair] if unread else [], [])
@@ -65,11 +65,11 @@ def relay(pair, commands, tls):
             if not command:
                 return
             pass_on_waiting_bytes(pair, tls)
-            gone = go(command, tls)
-            if gone:
+            closed = run_command(command, tls)
+            if closed:
                 tls.close()
             commands.sendall(b"done\n")
-            if gone:
+            if closed:
                 return
         elif pair in ready:
             data = pair.recv(65536)
@@ -94,7 +94,7 @@ def main():
     try:
         relay(pair, commands, tls)
     except OSError:
-        pass  # the connection has ended, or the test
+        pass  # the connection or the test has ended
 
 
 main()

@@ -4,8 +4,8 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel options_of seconds_until);
-use KeepaliveGuard::Oracle qw(client_socket socket_options);
+use KeepaliveGuard::Settings qw(kernel_values kernel_values_of seconds_until);
+use KeepaliveGuard::KernelSockets qw(client_socket socket_options);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -91,9 +91,9 @@ sub in_time
 	$commit->();
 	my $start = time;
 	my @waiting = sort keys %socket;
-	seconds_until(1, sub { !(@waiting = grep { options_of($socket{$_}) ne $expected } @waiting) });
+	seconds_until(1, sub { !(@waiting = grep { kernel_values_of($socket{$_}) ne $expected } @waiting) });
 	my $took = sprintf '%.0f ms', (time - $start) * 1000;
-	is_deeply([ map { "$_: " . options_of($socket{$_}) } @waiting ], [],
+	is_deeply([ map { "$_: " . kernel_values_of($socket{$_}) } @waiting ], [],
 		"$change: $expected in all sessions within a second ($took)");
 	return;
 }
@@ -108,7 +108,7 @@ sub committed
 
 # --- every kind of change ------------------------------------------------------------------
 
-is(options_of($socket{$_}), $native, "without a policy: $_") foreach sort keys %socket;
+is(kernel_values_of($socket{$_}), $native, "without a policy: $_") foreach sort keys %socket;
 committed('INSERT', '60/10/4/30000', <<'END');
 INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle, tcp_keepalives_interval,
 	tcp_keepalives_count, tcp_user_timeout) VALUES ('a', 'app', '60s', '10s', 4, '30s')
@@ -159,10 +159,10 @@ foreach my $switch ([ 'off', $native ], [ 'on', '40/75/9/0' ])
 # Only commits count.
 $watcher->query(q{BEGIN; UPDATE keepalive_policy SET tcp_keepalives_idle = '39s'});
 sleep 0.3;
-is_deeply([ grep { options_of($_) ne '40/75/9/0' } values %socket ], [], 'before a commit nothing happens');
+is_deeply([ grep { kernel_values_of($_) ne '40/75/9/0' } values %socket ], [], 'before a commit nothing happens');
 $watcher->query('ROLLBACK');
 sleep 0.3;
-is_deeply([ grep { options_of($_) ne '40/75/9/0' } values %socket ], [], 'nor after a rollback');
+is_deeply([ grep { kernel_values_of($_) ne '40/75/9/0' } values %socket ], [], 'nor after a rollback');
 committed('COMMIT of many edits', '30/31/9/0', <<'END');
 BEGIN;
 INSERT INTO keepalive_policy (name, priority) VALUES ('first', 1);

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(@SETTINGS kernel seconds_until);
+use KeepaliveGuard::Settings qw(@SETTINGS kernel_values seconds_until);
 use Test::More;
 
 my $node = KeepaliveGuard::Cluster->start_new('primary', allows_streaming => 1, conf => <<'END');
@@ -147,7 +147,7 @@ sub compare_in_kernel
 			@different = ();
 			foreach my $kind (sort keys %pairs)
 			{
-				my ($should, $is) = map { kernel($_) } @{ $pairs{$kind} };
+				my ($should, $is) = map { kernel_values($_) } @{ $pairs{$kind} };
 				push @different, "$kind: $is should be $should" if $is ne $should;
 			}
 			return !@different;
@@ -188,9 +188,9 @@ foreach my $enforcement (qw(default ceiling locked))
 	apply();
 	my $expected = {
 		default => '41/21/3/45000', ceiling => '41/20/3/40000', locked => '50/20/4/40000' }->{$enforcement};
-	is(kernel($before{'SET'}{idle}), $expected, "$enforcement: the policy is in force");
+	is(kernel_values($before{'SET'}{idle}), $expected, "$enforcement: the policy is in force");
 	my $count = $enforcement eq 'default' ? 6 : 4; # ALTER ROLE ALL
-	is(kernel($before{'postgresql.conf'}{idle}), "50/20/$count/40000", "$enforcement: without own settings too");
+	is(kernel_values($before{'postgresql.conf'}{idle}), "50/20/$count/40000", "$enforcement: without own settings too");
 
 	# Those who come with the policy in force cannot SET what they like.
 	foreach my $kind (keys %kinds)

@@ -1,10 +1,10 @@
-# What keepalive_events() says of connections that were ended in some way.
+# Compares keepalive_events() with the events that a test expects.
 #
-#   my $ends = KeepaliveGuard::Ends->new($node);
-#   $ends->expect($session, 'FIN', 'client_vanished', detail => qr/CLOSE_WAIT/);
+#   my $events = KeepaliveGuard::ExpectedEvents->new($node);
+#   $events->expect($session, 'FIN', 'client_vanished', detail => qr/CLOSE_WAIT/);
 #   $session->vanish;
-#   $ends->check(10);     # a test for each of them, within ten seconds
-package KeepaliveGuard::Ends;
+#   $events->check(10);     # one test for each event, within ten seconds
+package KeepaliveGuard::ExpectedEvents;
 
 use strict;
 use warnings;
@@ -19,21 +19,21 @@ sub new
 	return bless { node => $node, expected => [] }, $class;
 }
 
-# A connection, as a KeepaliveGuard::Session or a backend's pid, that is to end for that
-# cause.  Other columns of its event: a value, undef or a pattern.
+# Expects that a connection (a KeepaliveGuard::Session or a backend's pid) ends with this
+# cause.  Further columns of its event: a value, undef or a pattern each.
 sub expect
 {
 	my ($self, $session, $name, $cause, %columns) = @_;
 	push @{ $self->{expected} },
 	  {
 		pid => ref $session ? $session->pid : $session,
-		session => $session, # not to be closed by going out of scope
+		session => $session, # keeps the connection open
 		name => $name,
 		columns => { cause => $cause, %columns } };
 	return;
 }
 
-# Waits for all that is expected, and tests each.  Returns the rows in that order.
+# Waits for all expected events and tests each.  Returns the rows in the same order.
 sub check
 {
 	my ($self, $timeout) = @_;
@@ -52,11 +52,11 @@ sub check
 		my $row = $rows{ $expected->{pid} };
 		my @wrong = grep { !_matches($row->{$_}, $expected->{columns}{$_}) }
 		  sort keys %{ $expected->{columns} };
-		ok($row && !@wrong, "$expected->{name}: $expected->{columns}{cause}");
+		ok($row && !@wrong, "$expected->{name}: cause is $expected->{columns}{cause}");
 		diag($row
 			? map { sprintf "%s: %s is %s\n", $expected->{name}, $_, $row->{$_} // 'NULL' } @wrong, 'detail'
-			: "$expected->{name}: there is no event, process $expected->{pid} is "
-			  . (-d "/proc/$expected->{pid}" ? 'there' : 'gone'))
+			: "$expected->{name}: there is no event, process $expected->{pid} "
+			  . (-d "/proc/$expected->{pid}" ? 'is running' : 'has exited'))
 		  if !$row || @wrong;
 	}
 	$self->{expected} = [];
@@ -70,7 +70,7 @@ sub _matches
 	return defined $value && (ref $expected ? $value =~ $expected : $value eq $expected);
 }
 
-# The last event of each of those pids: { pid => { column => value } }; intervals in
+# The last event of each of these pids, { pid => { column => value } }, with intervals in
 # seconds.
 sub events_of
 {

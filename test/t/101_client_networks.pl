@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has);
+use KeepaliveGuard::Settings qw(policy_of kernel_has);
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use Test::More;
@@ -50,7 +50,7 @@ $node->policy(name => 'every_six', client => '::/0', tcp_keepalives_idle => '32s
 $node->wait_for_policies;
 
 my $unix = $node->unix_session;
-is(governed_by($node, $unix), undef, 'no network has Unix sockets in it');
+is(policy_of($node, $unix), undef, 'no network has Unix sockets in it');
 is($unix->value('SHOW client_connection_check_interval'), '0', 'so nothing is set');
 kernel_has($node->session, { idle => 31 }, 'unlike the loopback');
 

@@ -3,7 +3,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(governed_by kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(policy_of kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -112,7 +112,7 @@ $node->restart;
 $admin = $node->unix_session;
 my $first = $node->session;
 kernel_has($first, { idle => 7200 }, 'before the policies have ever been read there is none');
-is(governed_by($node, $first), undef, 'as its status tells');
+is(policy_of($node, $first), undef, 'as its status tells');
 $admin->query("COMMIT PREPARED 'lock'");
 reaches($first, 26, 'once they are read the session has its own');
 is($node->status($first->pid)->{policy_state}, 'applied', 'as its status tells');

@@ -5,7 +5,7 @@ use warnings;
 
 use IPC::Run ();
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live 'kernel';
+use KeepaliveGuard::Settings 'kernel_values';
 use PostgreSQL::Test::Utils 'append_to_file';
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -55,9 +55,9 @@ $node->wait_for_policies;
 my @all;
 eval { push @all, $node->session(user => $roles[ @all % ROLES ]) while @all < 200 };
 like($@, qr/^FATAL: 53300/, 'as many sessions as there may be');
-is_deeply([ grep { $_ ne '50/75/9/0' } map { kernel($_) } @all ], [], 'have their policy, in every slot');
+is_deeply([ grep { $_ ne '50/75/9/0' } map { kernel_values($_) } @all ], [], 'have their policy, in every slot');
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '51s' WHERE priority > 1});
 $node->wait_for_policies;
-is_deeply([ grep { $_ ne '51/75/9/0' } map { kernel($_) } @all ], [], 'and get its changes');
+is_deeply([ grep { $_ ne '51/75/9/0' } map { kernel_values($_) } @all ], [], 'and get its changes');
 
 done_testing();

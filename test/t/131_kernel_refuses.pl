@@ -3,9 +3,9 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(kernel_has);
+use KeepaliveGuard::Settings qw(kernel_has);
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Oracle 'socket_options';
+use KeepaliveGuard::KernelSockets 'socket_options';
 use KeepaliveGuard::Seccomp qw(refuse_socket_option refuse_system_call);
 use Socket qw(IPPROTO_TCP TCP_KEEPIDLE);
 use Test::More;

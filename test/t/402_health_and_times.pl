@@ -5,7 +5,7 @@ use warnings;
 
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle 'wait_until_acknowledged';
+use KeepaliveGuard::KernelSockets 'wait_until_acknowledged';
 use Test::More;
 use Time::HiRes qw(sleep time);
 

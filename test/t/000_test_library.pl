@@ -5,7 +5,7 @@ use warnings;
 
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle qw(client_socket socket_line socket_options ss_milliseconds
+use KeepaliveGuard::KernelSockets qw(client_socket socket_line socket_options ss_milliseconds
   wait_until_acknowledged);
 use Socket qw(SOL_SOCKET SO_KEEPALIVE);
 use Test::More;

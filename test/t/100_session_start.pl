@@ -3,10 +3,10 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(all_agree kernel_has settings_of);
+use KeepaliveGuard::Settings qw(settings_agree kernel_has numbered_settings);
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle 'socket_line';
+use KeepaliveGuard::KernelSockets 'socket_line';
 use Test::More;
 
 my $network = KeepaliveGuard::Network->new;
@@ -47,7 +47,7 @@ my %settings;
 foreach my $i (0 .. $#policies)
 {
 	my ($name, $columns) = @{ $policies[$i] };
-	($settings{$name}, my %of_policy) = settings_of($i);
+	($settings{$name}, my %of_policy) = numbered_settings($i);
 	$node->policy(name => $name, %of_policy, %$columns);
 }
 $node->wait_for_policies;
@@ -63,7 +63,7 @@ sub governed
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $keepalive = delete $options{keepalive};
 	my $session = $node->session(host => $other_host, user => 'plain', %options);
-	all_agree($node, $session, $policy, $settings{$policy}, $what, keepalive => $keepalive);
+	settings_agree($node, $session, $policy, $settings{$policy}, $what, keepalive => $keepalive);
 	return $session;
 }
 
@@ -87,7 +87,7 @@ sub ungoverned
 	my ($what, %options) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $session = $node->session(host => $other_host, user => 'plain', %options);
-	return all_agree($node, $session, undef, \%defaults, $what);
+	return settings_agree($node, $session, undef, \%defaults, $what);
 }
 
 ungoverned('nobody else');

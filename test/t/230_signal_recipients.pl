@@ -5,8 +5,8 @@ use warnings;
 
 use IO::Socket::IP ();
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel seconds_until);
-use KeepaliveGuard::Oracle 'client_socket';
+use KeepaliveGuard::Settings qw(kernel_values seconds_until);
+use KeepaliveGuard::KernelSockets 'client_socket';
 use Test::More;
 use Time::HiRes 'sleep';
 
@@ -39,7 +39,7 @@ sub applied
 {
 	my ($session) = @_;
 	my $idle = $edits % 30000 + 1;
-	return defined seconds_until(2, sub { kernel($session) eq "$idle/75/9/0" });
+	return defined seconds_until(2, sub { kernel_values($session) eq "$idle/75/9/0" });
 }
 
 # The real-time signals that a process catches.

@@ -1,7 +1,7 @@
-# What the kernel really has for a backend's socket, seen without any code of the
-# extension or of PostgreSQL: through a duplicate of the backend's descriptor
-# (pidfd_getfd, which needs the capabilities of the lab), and through ss.
-package KeepaliveGuard::Oracle;
+# The kernel's values for a backend's socket, read without any code of the extension or
+# of PostgreSQL: through a duplicate of the backend's descriptor (pidfd_getfd, which
+# needs the capabilities of the lab), and through ss.
+package KeepaliveGuard::KernelSockets;
 
 use strict;
 use warnings;
@@ -13,16 +13,16 @@ use Time::HiRes qw(time usleep);
 our @EXPORT_OK = qw(client_socket socket_options socket_line socket_lines ss_milliseconds
   wait_until_acknowledged);
 
-# The same numbers on every architecture, and newer than Perl's syscall.ph.
+# Perl's syscall.ph may be too old to have these; they are the same on every architecture.
 use constant { SYS_pidfd_open => 434, SYS_pidfd_getfd => 438 };
 
 # A duplicate of a backend's socket to its client: the connected TCP socket of the
-# process whose peer has the given port, or any if none is given.  undef if there
-# is none.  As long as the caller keeps it the backend cannot close its connection.
+# process whose peer has the given port, or any if no port is given.  undef if there
+# is none.  While the caller holds it, the backend cannot close its connection.
 sub client_socket
 {
 	my ($pid, $port) = @_;
-	my $pidfd = syscall(SYS_pidfd_open, $pid + 0, 0); # of a string syscall() passes the address
+	my $pidfd = syscall(SYS_pidfd_open, $pid + 0, 0); # + 0: syscall() passes the address of a string
 	return if $pidfd < 0;
 	open my $process, '<&=', $pidfd or die "fdopen: $!";
 
@@ -41,9 +41,9 @@ sub client_socket
 	return;
 }
 
-# The options in force for a backend's connection, by the kernel's own numbers:
+# The options of a backend's connection in the kernel:
 # { keepalive => 0|1, idle => s, interval => s, count => n, user_timeout => ms,
-#   port => the client's }.  undef if there is no such connection.
+#   port => the client's port }.  undef if there is no such connection.
 sub socket_options
 {
 	my ($pid, $port) = @_;
@@ -67,8 +67,8 @@ sub _port
 		: Socket::sockaddr_in6($address))[0];
 }
 
-# What `ss -tnoie` says of all TCP sockets of the server's namespace that are no
-# listeners: for each, { state, recv_queue, send_queue, local, local_port, peer,
+# What `ss -tnoie` shows of all TCP sockets of the server's namespace except
+# listeners: for each socket, { state, recv_queue, send_queue, local, local_port, peer,
 # peer_port, timer => { name, expires => ms, count }, cookie, text => the line }.
 # A socket without a running timer has no timer.
 sub socket_lines
@@ -90,7 +90,7 @@ sub socket_lines
 	return @lines;
 }
 
-# The one of these with that client port.
+# The line of the socket with this client port.
 sub socket_line
 {
 	my ($port) = @_;
@@ -98,8 +98,8 @@ sub socket_line
 	return $line;
 }
 
-# Waits until the client with that port has acknowledged all that the server sent.  A
-# client that goes before that is not found by keepalive but by retransmission.
+# Waits until the client with this port has acknowledged all that the server sent.  If a
+# client disappears before that, retransmission finds it, not keepalive.
 sub wait_until_acknowledged
 {
 	my ($port) = @_;
@@ -121,8 +121,8 @@ sub _address
 	return ($address, $port);
 }
 
-# ss's "119min", "12sec" or "450ms" in milliseconds.  With a fraction, "1min9.120ms" and
-# "1min9.120sec", as older and newer versions write, are both 69120.
+# Converts ss's "119min", "12sec" or "450ms" to milliseconds.  With a fraction, older
+# versions write "1min9.120ms" and newer ones "1min9.120sec": both are 69120.
 sub ss_milliseconds
 {
 	my ($text) = @_;

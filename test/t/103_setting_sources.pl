@@ -4,7 +4,7 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Agreement qw(kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(kernel_has wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
 use Time::HiRes 'usleep';

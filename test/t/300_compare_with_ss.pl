@@ -14,7 +14,7 @@ use warnings;
 use JSON::PP 'decode_json';
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::Oracle qw(ss_milliseconds wait_until_acknowledged);
+use KeepaliveGuard::KernelSockets qw(ss_milliseconds wait_until_acknowledged);
 use List::Util qw(max min sum);
 use Test::More;
 use Time::HiRes qw(sleep time);

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::Live qw(kernel seconds_until);
+use KeepaliveGuard::Settings qw(kernel_values seconds_until);
 use Test::More;
 
 my $node = KeepaliveGuard::Cluster->start_new('primary');
@@ -113,11 +113,11 @@ foreach my $way (sort keys %ways)
 			}
 			else { $s->query($sql) }
 		}
-		my @seen = kernel($s);
+		my @seen = kernel_values($s);
 		$admin->query($middle);
-		seconds_until(1, sub { kernel($s) eq $expected[1] });
+		seconds_until(1, sub { kernel_values($s) eq $expected[1] });
 		apply();
-		push @seen, kernel($s);
+		push @seen, kernel_values($s);
 		$admin->query('SELECT pg_advisory_unlock(1)');
 		foreach my $sql (@$leave)
 		{
@@ -126,14 +126,14 @@ foreach my $way (sort keys %ways)
 		}
 		$s->result if $waiting;
 		# Without another command.
-		seconds_until(1, sub { kernel($s) eq $expected[2] });
-		push @seen, kernel($s);
+		seconds_until(1, sub { kernel_values($s) eq $expected[2] });
+		push @seen, kernel_values($s);
 		is_deeply(\@seen, \@expected, "$way: $change");
 
 		$s->try('COMMIT');
 		is(join('/', map { $s->value("SHOW $_") =~ s/s$//r } qw(tcp_keepalives_idle tcp_keepalives_count)),
 			join('/', (split m{/}, $expected[2])[ 0, 2 ]), "$way: $change: SHOW");
-		is(kernel($s), $expected[2], "$way: $change: nothing comes back with a command");
+		is(kernel_values($s), $expected[2], "$way: $change: nothing comes back with a command");
 	}
 }
 

@@ -8,12 +8,14 @@ EXTENSION = keepalive_guard
 DATA = $(wildcard sql/keepalive_guard--*.sql)
 # What every session runs at its start and end is linked side by side: the kernel maps
 # the neighbours of a page with it (fault-around), so a new process faults less often.
-SESSION_OBJS = $(addprefix src/,pg/authentication.o pg/session.o pg/native_settings.o \
-	pg/matching.o policy/match.o policy/effective.o kernel/socket_options.o \
-	pg/watch.o pg/shared.o pg/ending.o policy/cause.o pg/events.o policy/idle_path.o \
-	pg/statistics.o kernel/tcp_info.o)
+SESSION_OBJS = $(addprefix src/,pg/session/authentication.o pg/session/session.o \
+	pg/session/own_slot.o pg/session/guc_hooks.o pg/setting_records.o \
+	pg/policy/matching.o model/match.o model/effective.o kernel/socket_options.o \
+	pg/clock.o pg/shared/state.o pg/shared/slots.o pg/session/ending.o model/cause.o \
+	pg/session/record.o pg/shared/events.o pg/shared/path_evidence.o model/idle_path.o \
+	pg/shared/statistics.o kernel/tcp_info.o)
 OBJS = $(SESSION_OBJS) $(filter-out $(SESSION_OBJS), \
-	$(patsubst %.cpp,%.o,$(wildcard src/*.cpp src/*/*.cpp)))
+	$(patsubst %.cpp,%.o,$(wildcard src/*.cpp src/*/*.cpp src/*/*/*.cpp)))
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test

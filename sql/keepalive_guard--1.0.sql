@@ -115,7 +115,7 @@ CREATE FUNCTION keepalive_status(
 	OUT recv_queue bigint,
 	OUT rtt_ms double precision,
 	OUT health text,
-	OUT dies_in interval,
+	OUT gives_up_in interval,
 	OUT detects_idle interval,
 	OUT detects_busy interval)
 	RETURNS SETOF record
@@ -521,7 +521,7 @@ COMMENT ON FUNCTION keepalive_condition() IS
 REVOKE ALL ON FUNCTION keepalive_condition() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION keepalive_condition() TO pg_monitor;
 
-CREATE FUNCTION keepalive_rules(
+CREATE FUNCTION keepalive_policy_problems(
 	OUT policy text,
 	OUT replication_only boolean,
 	OUT problem text,
@@ -529,10 +529,10 @@ CREATE FUNCTION keepalive_rules(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_rules() IS
+COMMENT ON FUNCTION keepalive_policy_problems() IS
 	'for keepalive_check(): each enabled policy, and why it can never match';
-REVOKE ALL ON FUNCTION keepalive_rules() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_rules() TO pg_monitor;
+REVOKE ALL ON FUNCTION keepalive_policy_problems() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION keepalive_policy_problems() TO pg_monitor;
 
 -- A body of this kind is bound to its objects here and now, whatever the caller's
 -- search_path is.
@@ -553,7 +553,7 @@ WITH condition AS MATERIALIZED (
 	FROM keepalive_condition()
 ),
 rule AS MATERIALIZED (
-	SELECT * FROM keepalive_rules()
+	SELECT * FROM keepalive_policy_problems()
 ),
 -- The settings of each policy that counts, and those without one.
 explained AS MATERIALIZED (
@@ -840,7 +840,7 @@ GRANT EXECUTE ON FUNCTION keepalive_check() TO pg_monitor;
 CREATE VIEW keepalive_blockers WITH (security_invoker = true) AS
 WITH RECURSIVE suspect AS MATERIALIZED (
 	SELECT s.pid, s.datname, s.usename, s.application_name, s.client_addr, s.policy, s.health,
-		s.silent_for, s.dies_in, a.xact_start,
+		s.silent_for, s.gives_up_in, a.xact_start,
 		greatest(age(a.backend_xid), age(a.backend_xmin)) AS xmin_age
 	FROM keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
@@ -888,7 +888,7 @@ SELECT
 	policy,
 	health,
 	silent_for,
-	dies_in,
+	gives_up_in,
 	coalesce(waiting, 0) AS waiting,
 	clock_timestamp() - first_wait AS oldest_wait,
 	clock_timestamp() - xact_start AS transaction_age,
@@ -908,7 +908,7 @@ COMMENT ON COLUMN keepalive_blockers.client_addr IS 'address of the client';
 COMMENT ON COLUMN keepalive_blockers.policy IS 'policy of the session';
 COMMENT ON COLUMN keepalive_blockers.health IS 'what is wrong with the peer, as in keepalive_status()';
 COMMENT ON COLUMN keepalive_blockers.silent_for IS 'since when nothing has been received from it';
-COMMENT ON COLUMN keepalive_blockers.dies_in IS 'how long until it is given up if it stays silent; NULL: never';
+COMMENT ON COLUMN keepalive_blockers.gives_up_in IS 'how long until it is given up if it stays silent; NULL: never';
 COMMENT ON COLUMN keepalive_blockers.waiting IS 'number of sessions that wait for its locks, directly or behind others that do';
 COMMENT ON COLUMN keepalive_blockers.oldest_wait IS 'how long the first of these has been waiting';
 COMMENT ON COLUMN keepalive_blockers.transaction_age IS 'how long ago its transaction began';

@@ -1,13 +1,13 @@
 #include "pg/postgres.hpp"
 
-#include "pg/authentication.hpp"
-#include "pg/command_hooks.hpp"
-#include "pg/ending.hpp"
-#include "pg/native_settings.hpp"
-#include "pg/policy_change.hpp"
+#include "pg/policy/change.hpp"
+#include "pg/session/authentication.hpp"
+#include "pg/session/command_hooks.hpp"
+#include "pg/session/ending.hpp"
+#include "pg/session/guc_hooks.hpp"
 #include "pg/settings.hpp"
-#include "pg/shared.hpp"
-#include "pg/worker.hpp"
+#include "pg/shared/setup.hpp"
+#include "pg/worker/worker.hpp"
 
 extern "C"
 {
@@ -32,7 +32,7 @@ void _PG_init(void)
 	if (!wrap_native_settings())
 		return;
 	request_shared_memory();
-	watch_objects();
+	install_object_access_hook();
 	install_authentication_hook();
 	install_command_hooks();
 	install_ending_hooks();

@@ -1,6 +1,8 @@
 #include "kernel/socket.hpp"
 
 #include <algorithm>
+#include <arpa/inet.h>
+#include <cstdio>
 
 namespace guard
 {
@@ -34,11 +36,15 @@ const char *timer_name(Timer timer) noexcept
 	return "off";
 }
 
-Endpoint unmapped(const Endpoint &endpoint) noexcept
+bool is_ipv4_mapped(const std::uint8_t *address) noexcept
 {
 	static constexpr std::uint8_t prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-	if (endpoint.family != 6 ||
-	    !std::equal(std::begin(prefix), std::end(prefix), endpoint.address.begin()))
+	return std::equal(std::begin(prefix), std::end(prefix), address);
+}
+
+Endpoint unmapped(const Endpoint &endpoint) noexcept
+{
+	if (endpoint.family != 6 || !is_ipv4_mapped(endpoint.address.data()))
 		return endpoint;
 
 	Endpoint v4{};
@@ -57,6 +63,20 @@ bool same_endpoint(const Endpoint &a, const Endpoint &b) noexcept
 	return x.family == y.family &&
 	       std::equal(x.address.begin(), x.address.begin() + (x.family == 4 ? 4 : 16),
 	                  y.address.begin());
+}
+
+EndpointText endpoint_text(const Endpoint &endpoint) noexcept
+{
+	EndpointText result{"[local]"};
+	const Endpoint end = unmapped(endpoint);
+	if (end.family == 0)
+		return result;
+	char address[INET6_ADDRSTRLEN] = "?";
+	inet_ntop(end.family == 4 ? AF_INET : AF_INET6, end.address.data(), address,
+	          sizeof(address));
+	std::snprintf(result.text, sizeof(result.text), end.family == 4 ? "%s:%u" : "[%s]:%u",
+	              address, end.port);
+	return result;
 }
 
 } // namespace guard

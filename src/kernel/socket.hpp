@@ -109,10 +109,22 @@ struct SocketFacts
 
 static_assert(std::is_trivially_copyable_v<SocketFacts>);
 
+// Whether the 16 bytes of an IPv6 address are ::ffff:a.b.c.d, whose IPv4 address is the
+// last four of them.
+bool is_ipv4_mapped(const std::uint8_t *address) noexcept;
+
 // The same endpoint with an IPv4-mapped IPv6 address as IPv4.
 Endpoint unmapped(const Endpoint &endpoint) noexcept;
 
 // Equal port and, mapped or not, equal address.
 bool same_endpoint(const Endpoint &a, const Endpoint &b) noexcept;
+
+// An end of a connection as text for messages: "192.0.2.1:5432", "[2001:db8::1]:5432";
+// "[local]" for a Unix socket.
+struct EndpointText
+{
+	char text[64];
+};
+EndpointText endpoint_text(const Endpoint &endpoint) noexcept;
 
 } // namespace guard

@@ -248,6 +248,14 @@ inline constexpr std::array tcp_info_fields = {
 
 #undef GUARD_TCPI
 
+// How long nothing has been received, neither data nor an ACK, in ms, as
+// keepalive_time_elapsed() reckons it.
+inline std::uint32_t silent_for(const TcpInfo &info) noexcept
+{
+	return info.last_data_recv < info.last_ack_recv ? info.last_data_recv
+	                                                : info.last_ack_recv;
+}
+
 // The ends of what each kernel generation appended.
 static_assert(offsetof(TcpInfo, total_retrans) + 4 == 104);
 static_assert(offsetof(TcpInfo, max_pacing_rate) + 8 == 120);

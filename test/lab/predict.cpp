@@ -1,4 +1,4 @@
-// What the model of src/policy says, for tests in other languages.  Reads lines of
+// What the model of src/model says, for tests in other languages.  Reads lines of
 //
 //   FAULT SITUATION keepalive idle interval count user_timeout check dead_after
 //   stall_timeout watch_interval tcp_retries2 rto_max fin_timeout
@@ -8,7 +8,7 @@
 // FAULT is silent, reset or closed.  SITUATION is waiting (for the client, nothing in
 // flight), working, in_flight, stalled (waiting to write against a closed window) or,
 // with silence, busy (working, and data is in flight).
-#include "policy/detection.hpp"
+#include "model/detection.hpp"
 
 #include <iostream>
 #include <string>
@@ -24,14 +24,14 @@ struct Case
 {
 	std::string fault;
 	std::string situation;
-	Watch watch;
+	DetectionSettings settings;
 	KernelLimits limits;
 	Millis fin_timeout;
 };
 
 std::istream &operator>>(std::istream &in, Case &c)
 {
-	Watch &w = c.watch;
+	DetectionSettings &w = c.settings;
 	return in >> c.fault >> c.situation >> w.keepalive >> w.idle_s >> w.interval_s >>
 	       w.count >> w.user_timeout_ms >> w.client_check_ms >> w.dead_after_ms >>
 	       w.stall_timeout_ms >> w.watch_interval_ms >> c.limits.tcp_retries2 >>
@@ -50,13 +50,13 @@ Millis next_packet(const Case &c)
 		return 2 * late(tcp_timeout_init);
 	if (c.situation == "stalled")
 		return late(persist_period(tcp_timeout_init, c.limits.tcp_retries2, c.limits));
-	return late(std::max(ms(c.watch.idle_s), ms(c.watch.interval_s)));
+	return late(std::max(ms(c.settings.idle_s), ms(c.settings.interval_s)));
 }
 
 // The kernel knows of the end at `known`, at the latest.
 Span learnt(const Case &c, Millis known)
 {
-	const Watch &w = c.watch;
+	const DetectionSettings &w = c.settings;
 	if (c.situation != "working")
 		return {at_once, known};
 	Duration latest;
@@ -79,14 +79,14 @@ Span reset(const Case &c)
 // connection.
 Span closed(const Case &c)
 {
-	if (c.situation == "working" && c.watch.client_check_ms == 0)
+	if (c.situation == "working" && c.settings.client_check_ms == 0)
 		return learnt(c, c.fin_timeout + next_packet(c));
 	return learnt(c, c.situation == "in_flight" ? next_packet(c) : at_once);
 }
 
 Span silence(const Case &c)
 {
-	const Detection d = detection(c.watch, c.limits);
+	const Detection d = detection(c.settings, c.limits);
 	if (c.situation == "working")
 		return d.working;
 	if (c.situation == "in_flight")

@@ -34,7 +34,7 @@ INSERT INTO expected (name, arguments, columns) VALUES
 		'tcp_keepalives_count integer, tcp_user_timeout interval, '
 		'client_connection_check_interval interval, tcp_state text, timer text, '
 		'timer_expires interval, unanswered_probes integer, retransmits integer, silent_for interval, '
-		'send_queue bigint, recv_queue bigint, rtt_ms double precision, health text, dies_in interval, '
+		'send_queue bigint, recv_queue bigint, rtt_ms double precision, health text, gives_up_in interval, '
 		'detects_idle interval, detects_busy interval');
 
 INSERT INTO expected (name, arguments, columns) VALUES
@@ -112,7 +112,7 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
 		'skipped integer, netlink_refused text', 'monitor'),
-	('keepalive_rules', '', 'policy text, replication_only boolean, problem text, hint text', 'monitor');
+	('keepalive_policy_problems', '', 'policy text, replication_only boolean, problem text, hint text', 'monitor');
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
 

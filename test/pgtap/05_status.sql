@@ -60,7 +60,7 @@ SELECT is(
 		FROM keepalive_status() s, session, jsonb_each(to_jsonb(s)) WHERE pid = self AND key IN
 			('keepalive', 'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count',
 			'tcp_user_timeout', 'tcp_state', 'timer', 'timer_expires', 'unanswered_probes',
-			'retransmits', 'silent_for', 'send_queue', 'recv_queue', 'rtt_ms', 'health', 'dies_in',
+			'retransmits', 'silent_for', 'send_queue', 'recv_queue', 'rtt_ms', 'health', 'gives_up_in',
 			'detects_idle', 'detects_busy')
 			AND value <> 'null'),
 	NULL, 'has nothing of TCP');
@@ -92,8 +92,8 @@ SELECT ok(silent_for >= '0.2 s' AND silent_for < '10 s', 'silent for a moment: '
 FROM keepalive_status(), session WHERE pid = tcp;
 SELECT ok(rtt_ms > 0 AND rtt_ms < 1000, 'not far away: ' || rtt_ms)
 FROM keepalive_status(), session WHERE pid = tcp;
-SELECT ok(health = 'alive' AND dies_in > timer_expires AND dies_in <= detects_idle AND detects_busy < '30 s',
-	format('alive: should it fall silent, it dies in %s (of %s; at work %s)', dies_in, detects_idle, detects_busy))
+SELECT ok(health = 'alive' AND gives_up_in > timer_expires AND gives_up_in <= detects_idle AND detects_busy < '30 s',
+	format('alive: should it fall silent, it dies in %s (of %s; at work %s)', gives_up_in, detects_idle, detects_busy))
 FROM keepalive_status(), session WHERE pid = tcp;
 SELECT is(
 	(SELECT value FROM dblink('test_tcp', 'SHOW tcp_keepalives_idle') AS shown (value text)),

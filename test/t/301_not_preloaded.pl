@@ -100,7 +100,7 @@ sub right_sockets
 	is_deeply(
 		{ map { $_ => $row->{$_} } grep { defined $row->{$_} } qw(policy policy_state keepalive
 			tcp_keepalives_idle tcp_keepalives_interval tcp_keepalives_count tcp_user_timeout
-			client_connection_check_interval dies_in detects_idle detects_busy) },
+			client_connection_check_interval gives_up_in detects_idle detects_busy) },
 		{}, "$which: nothing is said of what only the backend can know");
 	return;
 }

@@ -107,7 +107,7 @@ foreach my $case ([ 'preloaded', 1, EPERM ], [ 'not preloaded', 0, EAFNOSUPPORT 
 		  && $row->{timer} eq $timer{ $b->{timer}{name} }
 		  && $count == $b->{timer}{count}
 		  && $expires >= $a->{timer}{expires} - 20 && $expires <= $b->{timer}{expires} + 1000
-		  && !defined $row->{rtt_ms} && !defined $row->{silent_for} && !defined $row->{dies_in};
+		  && !defined $row->{rtt_ms} && !defined $row->{silent_for} && !defined $row->{gives_up_in};
 	}
 	is_deeply(\@wrong, [], 'state, queues, timer, expiry, retransmissions and probes are ss\'s');
 	is_deeply(

@@ -1,6 +1,6 @@
 # When a backend ends after its client is gone, for each combination of what it was
 # doing, what watches over it and how the client went: always within what the model
-# (src/policy, asked through build/predict) says, and as keepalive_status() foretold on
+# (src/model, asked through build/predict) says, and as keepalive_status() foretold on
 # the way.  All of them at once.  Writes the matrix to matrix.md in $TESTDIR
 # (test/matrix).  160 sessions, some of them computing, have to be in place before the
 # first of them ends by itself.
@@ -267,7 +267,7 @@ sub sample
 {
 	my $start = time;
 	my $rows = $superuser->query(<<'END');
-SELECT pid, health, extract(epoch FROM dies_in), extract(epoch FROM detects_idle),
+SELECT pid, health, extract(epoch FROM gives_up_in), extract(epoch FROM detects_idle),
 	extract(epoch FROM detects_busy), rto / 1e6, timer, unanswered_probes, s.retransmits
 FROM keepalive_status() s LEFT JOIN keepalive_tcp_info() USING (pid)
 WHERE transport = 'tcp'
@@ -276,11 +276,11 @@ END
 	my %cell = map { ($_->{pid} => $_) } @cells;
 	foreach my $row (@$rows)
 	{
-		my ($pid, $health, $dies_in, $idle, $busy, $rto, @timer) = @$row;
+		my ($pid, $health, $gives_up_in, $idle, $busy, $rto, @timer) = @$row;
 		my $cell = $cell{$pid} // next;
 		push @{ $cell->{samples} },
 		  {
-			time => $time, health => $health, dies_in => $dies_in, rto => $rto // 0,
+			time => $time, health => $health, gives_up_in => $gives_up_in, rto => $rto // 0,
 			timer => join(' ', map { $_ // '' } @timer) };
 		@$cell{qw(detects_idle detects_busy)} = ($idle, $busy);
 	}
@@ -334,8 +334,8 @@ sub show
 	diag(sprintf "from %s to %s, foretold [%s, %s]",
 		$cell->{end} ? map { seconds($cell->{end} - $cell->{$_}) } qw(after before) : ('', 'never'),
 		map { seconds($_) } @$cell{qw(earliest latest)});
-	diag(map { sprintf "%6.2f %s dies_in %s timer %s\n", $_->{time} - $cell->{after}, $_->{health},
-			$_->{dies_in} // 'NULL', $_->{timer} } @{ $cell->{samples} });
+	diag(map { sprintf "%6.2f %s gives_up_in %s timer %s\n", $_->{time} - $cell->{after}, $_->{health},
+			$_->{gives_up_in} // 'NULL', $_->{timer} } @{ $cell->{samples} });
 	return;
 }
 
@@ -360,7 +360,7 @@ foreach my $cell (@cells)
 	show($cell) unless $good;
 }
 
-# dies_in, which is an upper bound, on the way to a death in silence.
+# gives_up_in, which is an upper bound, on the way to a death in silence.
 foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
 {
 	my $name = name_of($cell);
@@ -379,18 +379,18 @@ foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
 		  && ($cell->{state} !~ /^notification/ || $_->{timer} =~ /^retransmit/)
 	} @{ $cell->{samples} };
 	# ARP's word that the client is unreachable, seconds after the link has gone, sets the
-	# retransmission timer anew, for a period at the most (src/policy/verdict.hpp), unless dead_after
+	# retransmission timer anew, for a period at the most (src/model/verdict.hpp), unless dead_after
 	# ends it: the last sample comes after it.
 	my $moved = $cell->{fault} eq 'link down' && !$cell->{policy}{dead_after}
 	  ? max(0, map { $_->{rto} } @way[ 0 .. $#way - 1 ])
 	  : 0;
 	my @too_early = grep {
 		my $unforeseen = $_ != $way[-1] && $_->{timer} =~ /^retransmit/ ? $moved : 0;
-		!defined $_->{dies_in} || $_->{time} + $_->{dies_in} + $unforeseen < $death - 0.5
+		!defined $_->{gives_up_in} || $_->{time} + $_->{gives_up_in} + $unforeseen < $death - 0.5
 	} @way;
-	my $last = @way ? $way[-1]{time} + $way[-1]{dies_in} - $death : 0;
+	my $last = @way ? $way[-1]{time} + $way[-1]{gives_up_in} - $death : 0;
 	# The watcher looks twice in its interval; else the kernel's last timer is late.
-	my $good = ok(!@too_early, "$name: dies_in is an upper bound");
+	my $good = ok(!@too_early, "$name: gives_up_in is an upper bound");
 	$good &= cmp_ok($last, '<', 2.5, "$name: and converges");
 	show($cell) unless $good;
 }

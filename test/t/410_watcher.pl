@@ -238,7 +238,7 @@ sub wake_ups
 	$node->reload;
 	my $dead = session('dead');
 	sleep 0.5;
-	is($superuser->value('SELECT dies_in > interval \'60s\' FROM keepalive_status() WHERE pid = ' . $dead->pid),
+	is($superuser->value('SELECT gives_up_in > interval \'60s\' FROM keepalive_status() WHERE pid = ' . $dead->pid),
 		't', 'with watch_interval = 0 dead_after counts for nothing');
 	my $before = wake_ups();
 	$host->drop;

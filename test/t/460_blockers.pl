@@ -27,7 +27,7 @@ $node->policy(
 $node->wait_for_policies;
 
 my @columns = qw(pid datname usename application_name client_addr policy health
-  silent_for dies_in waiting oldest_wait transaction_age holds_xmin xmin_age);
+  silent_for gives_up_in waiting oldest_wait transaction_age holds_xmin xmin_age);
 
 # The rows, [ { column => value } ], lengths of time in seconds, in order of pid.
 sub blockers
@@ -35,7 +35,7 @@ sub blockers
 	my ($session) = @_;
 	my $rows = ($session // $admin)->query(<<'END');
 SELECT pid, datname, usename, application_name, host(client_addr), policy, health,
-	extract(epoch FROM silent_for), extract(epoch FROM dies_in), waiting,
+	extract(epoch FROM silent_for), extract(epoch FROM gives_up_in), waiting,
 	extract(epoch FROM oldest_wait), extract(epoch FROM transaction_age), holds_xmin, xmin_age
 FROM keepalive_blockers ORDER BY pid
 END
@@ -104,7 +104,7 @@ cmp_ok($row->{xmin_age}, '>=', 1, 'it has an xid');
 cmp_ok($row->{oldest_wait}, '>', $row->{silent_for}, 'the oldest wait began before the line was dead');
 cmp_ok($row->{transaction_age}, '>', $row->{oldest_wait}, 'the transaction before the wait');
 cmp_ok($row->{silent_for}, '>=', 1.9, 'it is silent');
-cmp_ok($row->{dies_in}, '>', 60, 'and will not be given up soon');
+cmp_ok($row->{gives_up_in}, '>', 60, 'and will not be given up soon');
 my $status = $node->status($victim->pid);
 is($status->{health}, 'probing', 'as keepalive_status() says');
 

@@ -1,7 +1,7 @@
-# GoogleTest for src/policy and src/kernel, without a server, as it is and with
+# GoogleTest for src/model and src/kernel, without a server, as it is and with
 # the sanitizers: build/unit/run, build/sanitized/run.
 
-UNIT_SOURCES = $(wildcard src/policy/*.cpp src/kernel/*.cpp test/unit/*.cpp)
+UNIT_SOURCES = $(wildcard src/model/*.cpp src/kernel/*.cpp test/unit/*.cpp)
 UNIT_CXXFLAGS = -std=c++17 -O1 -g -Wall -Wextra -Werror
 UNIT_PROGRAMS = build/unit/run build/sanitized/run
 
@@ -23,6 +23,6 @@ unit: $(UNIT_PROGRAMS)
 	build/sanitized/run
 
 # What the model says, for test/t/400_detection.pl.
-build/predict: test/lab/predict.cpp $(wildcard src/policy/*.cpp src/policy/*.hpp)
+build/predict: test/lab/predict.cpp $(wildcard src/model/*.cpp src/model/*.hpp)
 	@mkdir -p $(@D)
 	$(CXX) $(UNIT_CXXFLAGS) -Isrc -o $@ $(filter %.cpp,$^)

@@ -1,0 +1,77 @@
+// From an intent to the numbers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/detection.hpp"
+#include "model/duration.hpp"
+#include "model/tcp_timing.hpp"
+
+namespace guard
+{
+
+struct Intent
+{
+	Millis detect_within;       // > 0
+	Duration path_idle_timeout; // > 0; never: no path forgets a silent connection
+};
+
+enum class PlanError : std::uint8_t
+{
+	none,
+	nobody_watches,    // keepalive_guard.watch_interval is 0
+	detect_too_soon,   // detect_within is below `minimum`
+	path_too_forgetful // path_idle_timeout is below `minimum`
+};
+
+struct Plan
+{
+	PlanError error;
+	Millis minimum; // the least that is possible, with the last two errors; else 0
+
+	// The rest means something without an error only.
+	DetectionSettings settings;
+	// Each worst case is within the intent, provided that the path's retransmission
+	// timeout stays within tcp_timeout_init.
+	Detection detection;
+	std::int32_t probes_per_hour; // at the most, of an idle living peer
+	// For those who have not got the guard: TCP_USER_TIMEOUT for the client's own side,
+	// and the sysctl tcp_retries2.
+	std::int32_t client_user_timeout_ms;
+	std::int32_t tcp_retries2;
+};
+
+// The settings that find a dead peer within intent.detect_within in every state and send
+// a probe often enough for intent.path_idle_timeout.
+Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
+               const KernelLimits &limits);
+
+// The same for the client's side, as a libpq connection string.  The client side has no
+// dead_after, so it takes a user timeout, which also ends the connection to a living
+// server that does not read what it was sent for that long (COPY FROM waiting for a
+// lock).
+std::string libpq_options(const Plan &plan);
+
+// The same for all programs of a host, as lines of sysctl.conf.  Data in flight is
+// covered, a closed window is not.
+std::string sysctl_lines(const Plan &plan);
+
+// The same as a statement that adds a policy named after the intent to `table`, which
+// is put there as it is: quoted and qualified as need be.
+std::string policy_insert(const Plan &plan, const Intent &intent,
+                          const std::string &table = "keepalive_policy");
+
+struct PlanTexts
+{
+	char libpq_options[256];
+	char sysctl_lines[256];
+	char policy_insert[1024];
+};
+
+// All three, for callers that may not meet an exception: false if one does not fit or
+// memory has run out.
+bool plan_texts(const Plan &plan, const Intent &intent, const char *table,
+                PlanTexts *texts) noexcept;
+
+} // namespace guard

@@ -1,0 +1,48 @@
+#include "model/tcp_timing.hpp"
+
+namespace guard
+{
+namespace
+{
+
+int floor_log2(Millis value)
+{
+	int result = 0;
+	while (value >>= 1)
+		++result;
+	return result;
+}
+
+Millis shifted(Millis value, int doublings, Millis limit)
+{
+	while (doublings-- > 0 && value < limit)
+		value *= 2;
+	return std::min(value, limit);
+}
+
+} // namespace
+
+Millis retransmission_limit(const KernelLimits &limits)
+{
+	const int doublings = floor_log2(limits.rto_max / tcp_rto_min);
+	const int retries = std::max(limits.tcp_retries2, 0);
+	if (retries <= doublings)
+		return ((Millis{2} << retries) - 1) * tcp_rto_min;
+	return ((Millis{2} << doublings) - 1) * tcp_rto_min +
+	       (retries - doublings) * limits.rto_max;
+}
+
+Millis backed_off(Millis rto, int backoff, const KernelLimits &limits)
+{
+	return shifted(rto, backoff, limits.rto_max);
+}
+
+Millis persist_period(Millis rto, int backoff, const KernelLimits &limits)
+{
+	// ilog2(TCP_RTO_MAX / TCP_RTO_MIN) + 1, of the constants.
+	constexpr int most_doublings = 10;
+	const int doublings = std::min({backoff, limits.tcp_retries2, most_doublings});
+	return shifted(std::max(rto, tcp_rto_min), doublings, limits.rto_max);
+}
+
+} // namespace guard

@@ -1,0 +1,83 @@
+// Is the peer of a connection alive, and in how long will it be given up?
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "kernel/socket.hpp"
+#include "model/detection.hpp"
+#include "model/duration.hpp"
+#include "model/tcp_timing.hpp"
+
+namespace guard
+{
+
+enum class Health : std::uint8_t
+{
+	alive,
+	probing,        // probes are unanswered
+	retransmitting, // data is unanswered
+	zero_window,    // answers, reads nothing
+	closed_by_peer, // FIN received
+	dead,           // the kernel has given up
+};
+
+// keepalive_status()'s word for it.
+const char *health_name(Health health) noexcept;
+
+// What the kernel says of a socket now (inet_diag and tcp_info), and what the guard
+// remembers of it.
+struct ConnectionSnapshot
+{
+	TcpState state;
+	Timer timer;
+	Millis expires;                       // until the timer fires; 0 where it is late
+	int retransmits;                      // tcpi_retransmits
+	int probes;                           // tcpi_probes
+	int backoff;                          // tcpi_backoff
+	Millis rto;                           // tcpi_rto, with the back-off in it
+	std::uint32_t unacked;                // tcpi_unacked, packets
+	std::uint32_t retransmitted;          // tcpi_retrans, packets
+	Millis last_data_recv;                // ago
+	Millis last_ack_recv;                 // ago
+	std::optional<std::uint32_t> snd_wnd; // bytes, where the kernel has it
+	// Since the first retransmission on timeout of those that are unanswered, where it
+	// is known (since_first_timeout()).
+	Duration since_first_timeout;
+	// For how long asking() and zero_window() have held without interruption and without
+	// anything received, where somebody has watched.
+	Duration asked_for;
+	Duration stalled_for;
+};
+
+struct Verdict
+{
+	Health health;
+	// From now until the kernel or the guard gives the peer up, if it stays silent.
+	// Word that the peer is unreachable, from a router or ARP, moves the kernel's
+	// timers (tcp_ld_RTO_revert): until the next one it may be otherwise by a period.
+	Span gives_up_in;
+};
+
+// tcpi_total_rto_time, from 6.7, is the time from the first retransmission on timeout
+// until now, for as long as that is the first such episode of the connection: the time of
+// earlier ones is in it too (tcp_get_info, tcp_update_rto_stats).
+Duration since_first_timeout(const TcpInfo &info);
+
+// How long nothing has been received, as tcp_keepalive_timer() reckons it
+// (keepalive_time_elapsed).
+Millis silent_for(const ConnectionSnapshot &snapshot);
+
+// Whether the kernel waits for an answer: probes or retransmissions are out that
+// nothing received has answered.  Silence counts for dead_after only while this holds,
+// and from the moment it began.  That keepalive probes are out still counts when data
+// is written later, since only an ACK clears tcpi_probes.
+bool asking(const ConnectionSnapshot &snapshot);
+
+// Whether data waits for the peer to open its window.
+bool zero_window(const ConnectionSnapshot &snapshot);
+
+Verdict verdict(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
+                const KernelLimits &limits);
+
+} // namespace guard

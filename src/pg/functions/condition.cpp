@@ -1,0 +1,86 @@
+// keepalive_condition(): how the guard itself is.
+#include "pg/postgres.hpp"
+
+#include "kernel/read_sockets.hpp"
+#include "pg/functions/datums.hpp"
+#include "pg/shared/state.hpp"
+
+extern "C"
+{
+#include "access/htup_details.h"
+#include "funcapi.h"
+
+	PG_FUNCTION_INFO_V1(keepalive_condition);
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+constexpr int condition_columns = 7;
+
+const char *state_name(PolicyState state)
+{
+	switch (state)
+	{
+	case PolicyState::not_read:
+		return "not_read";
+	case PolicyState::no_database:
+		return "no_database";
+	case PolicyState::no_extension:
+		return "no_extension";
+	case PolicyState::no_room:
+		return "no_room";
+	case PolicyState::unreadable:
+		return "unreadable";
+	case PolicyState::compiled:
+		return "compiled";
+	}
+	return nullptr;
+}
+
+// Asks the kernel for a socket that is not there.
+ReadOutcome try_netlink()
+{
+	SocketId nobody = {};
+	nobody.local.family = 4;
+	nobody.remote.family = 4;
+	nobody.cookie = 1;
+	SocketFacts facts = {};
+	return read_sockets(&nobody, 1, &facts, {});
+}
+
+} // namespace
+} // namespace guard::pg
+
+extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
+{
+	using namespace guard;
+	using namespace guard::pg;
+
+	TupleDesc descriptor;
+	if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	RowValues<condition_columns> row;
+	row.add(BoolGetDatum(shared != nullptr));
+	if (shared != nullptr)
+	{
+		row.add(BoolGetDatum(pg_atomic_read_u32(&shared->worker) != 0));
+		row.add(BoolGetDatum(pg_atomic_read_u32(&shared->enabled) != 0));
+		row.add_text(state_name(
+			static_cast<PolicyState>(pg_atomic_read_u32(&shared->policy_state))));
+		// In this order, or a request in between would count.
+		std::uint64_t requested = pg_atomic_read_u64(&shared->requested);
+		row.add(BoolGetDatum(pg_atomic_read_u64(&shared->distributed) >= requested));
+		row.add(Int32GetDatum(shared->rows_skipped));
+	}
+	else
+		row.add_nulls_to(condition_columns - 1);
+
+	const ReadOutcome netlink = try_netlink();
+	row.add_text(netlink.kind == ReadOutcome::ok ? nullptr : netlink.message);
+	return HeapTupleGetDatum(
+		heap_form_tuple(BlessTupleDesc(descriptor), row.values, row.nulls));
+}

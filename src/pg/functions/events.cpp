@@ -1,0 +1,110 @@
+// keepalive_events()
+#include "pg/postgres.hpp"
+
+#include "pg/functions/datums.hpp"
+#include "pg/functions/preload.hpp"
+#include "pg/shared/events.hpp"
+
+extern "C"
+{
+#include "catalog/pg_authid.h"
+#include "funcapi.h"
+#include "utils/acl.h"
+#include "utils/timestamp.h"
+
+	PG_FUNCTION_INFO_V1(keepalive_events);
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+constexpr int event_columns = 20;
+
+void add_socket(RowValues<event_columns> &row, const Event &event)
+{
+	Endpoint client = unmapped(event.client);
+	if (client.family != 0)
+	{
+		row.add(address_datum(client.family, client.address.data()));
+		row.add(Int32GetDatum(client.port));
+	}
+	else
+	{
+		row.add_null();
+		row.add(Int32GetDatum(-1));
+	}
+}
+
+void add_if_received(RowValues<event_columns> &row, const Event &event, size_t offset,
+                     std::uint64_t value)
+{
+	if (event.info.received >= offset + sizeof(value))
+		row.add(Int64GetDatum(static_cast<std::int64_t>(value)));
+	else
+		row.add_null();
+}
+
+void add_kernel_view(RowValues<event_columns> &row, const Event &event)
+{
+	if (event.info.received == 0)
+	{
+		row.add_nulls_to(row.count + 5);
+		return;
+	}
+	row.add(Int32GetDatum(event.info.probes));
+	row.add(Int32GetDatum(event.info.retransmits));
+	row.add(Float8GetDatum(event.info.rtt / 1000.0));
+	add_if_received(row, event, offsetof(TcpInfo, bytes_sent), event.info.bytes_sent);
+	add_if_received(row, event, offsetof(TcpInfo, bytes_received),
+	                event.info.bytes_received);
+}
+
+void add_row(ReturnSetInfo *result, const Event &event)
+{
+	RowValues<event_columns> row;
+	row.add(TimestampTzGetDatum(event.ended_at));
+	row.add(Int32GetDatum(event.pid));
+	row.add_text(cause_name(event.cause));
+	row.add_text(event.governed ? event.policy : nullptr);
+	row.add_name(event.database[0] ? event.database : nullptr);
+	row.add_name(event.role_name[0] ? event.role_name : nullptr);
+	row.add_text(event.application_name);
+	row.add_text(event.kind == BackendKind::replication ? "walsender" : "client backend");
+	add_socket(row, event);
+	row.add(microseconds_datum(event.connected_us));
+	if (event.info.received > 0)
+		row.add(interval_datum(silent_for(event.info)));
+	else
+		row.add_null();
+	row.add_text(state_name(event.state));
+	if (event.transaction_us == not_known)
+		row.add_null();
+	else
+		row.add(microseconds_datum(event.transaction_us));
+	add_kernel_view(row, event);
+	row.add_text(event.detail[0] ? event.detail : nullptr);
+	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+}
+
+} // namespace
+} // namespace guard::pg
+
+extern "C" PGDLLEXPORT Datum keepalive_events(PG_FUNCTION_ARGS)
+{
+	using namespace guard::pg;
+
+	require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	bool sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+
+	int count;
+	const Event *events = copy_events(&count);
+	for (int i = 0; i < count; i++)
+		if (sees_all || (OidIsValid(events[i].role) &&
+		                 has_privs_of_role(GetUserId(), events[i].role)))
+			add_row(result, events[i]);
+	return 0;
+}

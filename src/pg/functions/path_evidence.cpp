@@ -1,0 +1,74 @@
+// keepalive_path_evidence(): what ended and connected sessions tell of the paths to
+// their clients; the view keepalive_paths_observed draws the conclusions.
+#include "pg/postgres.hpp"
+
+#include "pg/functions/datums.hpp"
+#include "pg/functions/preload.hpp"
+#include "pg/functions/session_list.hpp"
+#include "pg/shared/events.hpp"
+#include "pg/shared/path_evidence.hpp"
+
+extern "C"
+{
+#include "funcapi.h"
+#include "utils/timestamp.h"
+
+	PG_FUNCTION_INFO_V1(keepalive_path_evidence);
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// As it was at `then`.
+void add_row(ReturnSetInfo *result, const PathEvidence &path, const Endpoint &remote,
+             const TcpInfo &info, TimestampTz then)
+{
+	if (path.outcome == PathOutcome::unknown)
+		return;
+	const Endpoint client = unmapped(remote);
+	RowValues<4> row;
+	row.add(address_datum(client.family, client.address.data()));
+	row.add(TimestampTzGetDatum(then - silent_for(info) * INT64CONST(1000)));
+	row.add(interval_datum(path.idle_for));
+	row.add_text(path_outcome_name(path.outcome));
+	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+}
+
+void add_session(ReturnSetInfo *result, const ListedSession &listed,
+                 const SocketFacts &facts)
+{
+	if (listed.slot == nullptr || !listed.visible || !facts.found)
+		return;
+	const TimestampTz now = GetCurrentTimestamp();
+	const PathEvidence path = path_evidence_of(listed.session, listed.backend.state,
+	                                           (now - listed.backend.state_since) / 1000,
+	                                           facts.info, PathEnd::none);
+	add_row(result, path, listed.session.socket.remote, facts.info, now);
+}
+
+} // namespace
+} // namespace guard::pg
+
+extern "C" PGDLLEXPORT Datum keepalive_path_evidence(PG_FUNCTION_ARGS)
+{
+	using namespace guard;
+	using namespace guard::pg;
+
+	require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+
+	int count;
+	const Event *events = copy_events(&count);
+	for (int i = 0; i < count; i++)
+		add_row(result, events[i].path, events[i].client, events[i].info,
+		        events[i].ended_at);
+
+	Details details = {};
+	details.info = true;
+	visit_sessions(details, [&](const ListedSession &listed, const SocketFacts &facts)
+	               { add_session(result, listed, facts); });
+	return 0;
+}

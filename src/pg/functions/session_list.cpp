@@ -1,0 +1,131 @@
+#include "pg/postgres.hpp"
+
+#include "pg/functions/session_list.hpp"
+
+#include "pg/functions/read_report.hpp"
+#include "pg/functions/session_state.hpp"
+#include "pg/shared/state.hpp"
+
+#include <netinet/in.h>
+
+extern "C"
+{
+#include "catalog/pg_authid.h"
+#include "postmaster/postmaster.h"
+#include "storage/procarray.h"
+#include "utils/acl.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// With slots, so many sessions at a time as the kernel is asked for in one go.  Without,
+// all at once: they are found by walking through the kernel's table.
+constexpr int sessions_at_a_time = 128;
+
+// Slots and PostgreSQL's entries have the same numbers.
+void find_slot(ListedSession &listed, int number)
+{
+	if (shared == nullptr)
+		return;
+	const Slot &slot = shared_slots()[number];
+	Session session;
+	listed.distributed = policies_distributed();
+	if (slot.session.read(session) && session.pid == listed.session.pid &&
+	    session.started == listed.backend.started && slot.wanted.read(listed.wanted))
+	{
+		listed.slot = &slot;
+		listed.session = session;
+	}
+}
+
+// The client's end as PostgreSQL has it; without family for a Unix socket.
+Endpoint client_endpoint(const SockAddr &client)
+{
+	Endpoint endpoint = {};
+	if (client.addr.ss_family == AF_INET)
+	{
+		const auto &v4 = reinterpret_cast<const sockaddr_in &>(client.addr);
+		endpoint.family = 4;
+		endpoint.port = ntohs(v4.sin_port);
+		memcpy(endpoint.address.data(), &v4.sin_addr, sizeof(v4.sin_addr));
+	}
+	else if (client.addr.ss_family == AF_INET6)
+	{
+		const auto &v6 = reinterpret_cast<const sockaddr_in6 &>(client.addr);
+		endpoint.family = 6;
+		endpoint.port = ntohs(v6.sin6_port);
+		memcpy(endpoint.address.data(), &v6.sin6_addr, sizeof(v6.sin6_addr));
+	}
+	return endpoint;
+}
+
+// What can be said of a session without a slot.
+void describe_without_slot(ListedSession &listed)
+{
+	Session &session = listed.session;
+	session.socket = {};
+	session.socket.remote = client_endpoint(listed.backend.client);
+	session.transport =
+		session.socket.remote.family != 0 ? Transport::tcp : Transport::unix_socket;
+	session.socket.local.port = PostPortNumber;
+	listed.wanted = {};
+}
+
+template <typename T> T *array_of(int count)
+{
+	return static_cast<T *>(palloc(count * sizeof(T)));
+}
+
+} // namespace
+
+SessionWalk begin_walk(Details details)
+{
+	SessionWalk walk = {};
+	walk.details = details;
+	// As HAS_PGSTAT_PERMISSIONS in pgstatfuncs.c.
+	walk.user = GetUserId();
+	walk.sees_all = has_privs_of_role(walk.user, ROLE_PG_READ_ALL_STATS);
+	walk.room = shared != nullptr ? sessions_at_a_time : MaxBackends;
+	walk.sessions = array_of<ListedSession>(walk.room);
+	walk.sockets = array_of<SessionSocket>(walk.room);
+	walk.facts = array_of<SocketFacts>(walk.room);
+	return walk;
+}
+
+bool next_sessions(SessionWalk &walk)
+{
+	for (walk.count = 0; walk.count < walk.room && walk.next < MaxBackends; walk.next++)
+	{
+		ListedSession &listed = walk.sessions[walk.count];
+		if (!read_backend(walk.next, listed.backend))
+			continue;
+		listed.session.pid = listed.backend.pid;
+		listed.visible =
+			walk.sees_all || has_privs_of_role(walk.user, listed.backend.role);
+		listed.slot = nullptr;
+		find_slot(listed, walk.next);
+		if (listed.slot == nullptr)
+			describe_without_slot(listed);
+		walk.sockets[walk.count] = {};
+		if (listed.visible)
+			walk.sockets[walk.count] = {listed.session.pid, listed.session.socket};
+		walk.count++;
+	}
+	if (walk.count == 0)
+		return false;
+	report_reading(
+		read_session_sockets(walk.sockets, walk.count, walk.facts, walk.details));
+	return true;
+}
+
+bool still_there(const ListedSession &listed)
+{
+	if (listed.slot == nullptr)
+		return BackendPidGetProc(listed.session.pid) != nullptr;
+	return belongs_to(*listed.slot, listed.session);
+}
+
+} // namespace guard::pg

@@ -1,0 +1,153 @@
+// keepalive_stats(), keepalive_stats_reset()
+#include "pg/postgres.hpp"
+
+#include "pg/functions/datums.hpp"
+#include "pg/functions/preload.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared/state.hpp"
+#include "pg/shared/statistics.hpp"
+
+#include <algorithm>
+
+extern "C"
+{
+#include "funcapi.h"
+#include "utils/timestamp.h"
+
+	PG_FUNCTION_INFO_V1(keepalive_stats);
+	PG_FUNCTION_INFO_V1(keepalive_stats_reset);
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+std::int64_t sum(const std::int64_t *ended)
+{
+	std::int64_t total = 0;
+	for (int i = 0; i < cause_count; i++)
+		if (static_cast<Cause>(i) != Cause::authentication_failed)
+			total += ended[i];
+	return total;
+}
+
+// A row of keepalive_stats() in the making.
+struct PolicyStatistics
+{
+	char policy[name_bytes];
+	std::int64_t sessions;
+	std::int64_t ended[cause_count];
+};
+
+bool by_policy(const PolicyStatistics &a, const PolicyStatistics &b)
+{
+	return strcmp(a.policy, b.policy) < 0;
+}
+
+struct StatisticsList
+{
+	PolicyStatistics *rows;
+	int count;
+	TimestampTz reset;
+};
+
+void add_row(StatisticsList &list, const char *policy)
+{
+	PolicyStatistics &row = list.rows[list.count++];
+	row = {};
+	strlcpy(row.policy, policy, name_bytes);
+}
+
+// Among the first `count` rows, ordered by name; nullptr if it is not there.
+PolicyStatistics *find_row(const StatisticsList &list, int count, const char *policy)
+{
+	PolicyStatistics key = {};
+	strlcpy(key.policy, policy, name_bytes);
+	auto *end = list.rows + count;
+	auto *row = std::lower_bound(list.rows, end, key, by_policy);
+	return row != end && strcmp(row->policy, policy) == 0 ? row : nullptr;
+}
+
+// Every policy that is compiled or has counters, and "" for none, ordered by name.
+StatisticsList list_statistics()
+{
+	StatisticsList list = {};
+	int count;
+	const Counters *counters = copy_counters(&count, &list.reset);
+	list.rows = static_cast<PolicyStatistics *>(palloc_extended(
+		(count + shared->policy_room + 1) * sizeof(PolicyStatistics), MCXT_ALLOC_HUGE));
+	add_row(list, "");
+
+	LWLockAcquire(shared->policy_lock, LW_SHARED);
+	for (std::uint32_t i = 0; i < shared->policy_count + shared->disabled_count; i++)
+		add_row(list, shared_policies()[i].name);
+	LWLockRelease(shared->policy_lock);
+	std::sort(list.rows, list.rows + list.count, by_policy);
+
+	const int compiled = list.count;
+	for (int i = 0; i < count; i++)
+	{
+		PolicyStatistics *row = find_row(list, compiled, counters[i].policy);
+		if (row == nullptr)
+		{
+			add_row(list, counters[i].policy);
+			row = &list.rows[list.count - 1];
+		}
+		memcpy(row->ended, counters[i].ended, sizeof(row->ended));
+	}
+	std::sort(list.rows, list.rows + list.count, by_policy);
+	return list;
+}
+
+void count_sessions(StatisticsList &list)
+{
+	for (uint32 i = 0; i < shared->slot_count; i++)
+	{
+		const Slot &slot = shared_slots()[i];
+		Session session;
+		Wanted wanted;
+		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
+			continue;
+		if (PolicyStatistics *row =
+		        find_row(list, list.count, wanted.governed ? wanted.policy : ""))
+			row->sessions++;
+	}
+}
+
+} // namespace
+} // namespace guard::pg
+
+extern "C" PGDLLEXPORT Datum keepalive_stats(PG_FUNCTION_ARGS)
+{
+	using namespace guard;
+	using namespace guard::pg;
+
+	require_preload();
+	InitMaterializedSRF(fcinfo, 0);
+	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	StatisticsList list = list_statistics();
+	count_sessions(list);
+	for (int i = 0; i < list.count; i++)
+	{
+		const PolicyStatistics &statistics = list.rows[i];
+		RowValues<cause_count + 4> row;
+		row.add_text(statistics.policy[0] ? statistics.policy : nullptr);
+		row.add(Int64GetDatum(statistics.sessions));
+		row.add(Int64GetDatum(statistics.sessions + sum(statistics.ended)));
+		for (std::int64_t ended : statistics.ended)
+			row.add(Int64GetDatum(ended));
+		row.add(TimestampTzGetDatum(list.reset));
+		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+	}
+	return 0;
+}
+
+extern "C" PGDLLEXPORT Datum keepalive_stats_reset(FunctionCallInfo)
+{
+	using namespace guard::pg;
+
+	require_preload();
+	reset_counters();
+	PG_RETURN_VOID();
+}

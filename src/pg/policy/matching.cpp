@@ -1,0 +1,164 @@
+#include "pg/postgres.hpp"
+
+#include "pg/policy/matching.hpp"
+
+extern "C"
+{
+#include "catalog/pg_collation.h"
+#include "mb/pg_wchar.h"
+#include "regex/regex.h"
+#include "utils/acl.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// One pg_wchar per byte, whatever the encoding: at authentication the database's
+// encoding is not known yet, and a pattern must mean the same everywhere.
+pg_wchar *widen(const char *text, size_t *length)
+{
+	*length = strlen(text);
+	auto *wide = static_cast<pg_wchar *>(palloc((*length + 1) * sizeof(pg_wchar)));
+	for (size_t i = 0; i <= *length; i++)
+		wide[i] = static_cast<unsigned char>(text[i]);
+	return wide;
+}
+
+int compile_regex(regex_t *regex, const char *pattern)
+{
+	size_t length;
+	pg_wchar *wide = widen(pattern, &length);
+	int result = pg_regcomp(regex, wide, length, REG_ADVANCED, C_COLLATION_OID);
+	pfree(wide);
+	return result;
+}
+
+bool regex_matches(const char *pattern, const char *subject)
+{
+	regex_t regex;
+	if (compile_regex(&regex, pattern) != REG_OKAY)
+		return false;
+
+	size_t length;
+	pg_wchar *wide = widen(subject, &length);
+	int result = pg_regexec(&regex, wide, length, 0, nullptr, 0, nullptr, 0);
+	pfree(wide);
+	pg_regfree(&regex);
+	return result == REG_OKAY;
+}
+
+// As "+group" in pg_hba.conf (is_member in hba.c): superusers are not members of
+// everything.
+bool is_member(Oid role, const char *group)
+{
+	Oid group_oid = get_role_oid(group, true);
+	return OidIsValid(group_oid) && OidIsValid(role) &&
+	       is_member_of_role_nosuper(role, group_oid);
+}
+
+} // namespace
+
+char *regex_problem(const char *pattern)
+{
+	regex_t regex;
+	int result = compile_regex(&regex, pattern);
+	if (result == REG_OKAY)
+	{
+		pg_regfree(&regex);
+		return nullptr;
+	}
+
+	char message[100];
+	pg_regerror(result, &regex, message, sizeof(message));
+	return pstrdup(message);
+}
+
+bool database_agrees(const Rule &rule, const Policy &policy, const Connection &connection)
+{
+	return rule.database != PatternKind::regex ||
+	       regex_matches(policy.database, connection.database);
+}
+
+bool role_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
+                 Oid role)
+{
+	if (rule.role == PatternKind::regex)
+		return regex_matches(policy.role, connection.role);
+	if (rule.role == PatternKind::group)
+		return is_member(OidIsValid(role) ? role : get_role_oid(connection.role, true),
+		                 policy.role);
+	return true;
+}
+
+bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
+                     Oid role)
+{
+	return database_agrees(rule, policy, connection) &&
+	       role_agrees(rule, policy, connection, role);
+}
+
+bool find_policy(const Connection &connection, Oid role, Policy *found,
+                 std::uint64_t *generation)
+{
+	*generation = pg_atomic_read_u64(&shared->generation);
+
+	for (size_t from = 0;;)
+	{
+		Rule rule;
+
+		LWLockAcquire(shared->policy_lock, LW_SHARED);
+		std::uint64_t current = pg_atomic_read_u64(&shared->generation);
+		if (current != *generation)
+		{
+			*generation = current;
+			from = 0;
+		}
+		size_t count = shared->policy_count;
+		size_t i =
+			next_candidate(shared_rules(), shared_policies(), count, connection, from);
+		if (i < count)
+		{
+			rule = shared_rules()[i];
+			*found = shared_policies()[i];
+		}
+		LWLockRelease(shared->policy_lock);
+
+		if (i >= count)
+			return false;
+		if (postgres_agrees(rule, *found, connection, role))
+			return true;
+		from = i + 1;
+	}
+}
+
+PolicySearch find_policy_at_once(const Connection &connection, Policy *found,
+                                 std::uint64_t *generation)
+{
+	LWLockAcquire(shared->policy_lock, LW_SHARED);
+	*generation = pg_atomic_read_u64(&shared->generation);
+	size_t count = shared->policy_count;
+	size_t i = next_candidate(shared_rules(), shared_policies(), count, connection, 0);
+	PolicySearch result = PolicySearch::none;
+	if (i < count)
+	{
+		const Rule &rule = shared_rules()[i];
+		bool decided = rule.database != PatternKind::regex &&
+		               rule.role != PatternKind::regex && rule.role != PatternKind::group;
+		result = decided ? PolicySearch::found : PolicySearch::ask_postgres;
+		*found = shared_policies()[i];
+	}
+	LWLockRelease(shared->policy_lock);
+	return result;
+}
+
+Connection connection_of(const Session &session, const char *role_name)
+{
+	const Endpoint &client = session.socket.remote;
+	return make_connection(session.database[0] ? session.database : nullptr, role_name,
+	                       session.transport == Transport::tcp ? client.family : 0,
+	                       client.address.data(), session.kind);
+}
+
+} // namespace guard::pg

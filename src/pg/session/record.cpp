@@ -1,0 +1,156 @@
+#include "pg/postgres.hpp"
+
+#include "pg/session/record.hpp"
+
+#include "kernel/socket_options.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared/path_evidence.hpp"
+#include "pg/shared/state.hpp"
+#include "pg/shared/statistics.hpp"
+
+extern "C"
+{
+#include "libpq/libpq.h"
+#include "pgstat.h"
+#include "replication/walsender.h"
+#include "storage/ipc.h"
+#include "utils/backend_status.h"
+#include "utils/timestamp.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// What pg_stat_activity shows of this backend; nullptr before it does (pgstat_bestart).
+const PgBackendStatus *my_entry()
+{
+	return MyBEEntry != nullptr && MyBEEntry->st_procpid == MyProcPid ? MyBEEntry
+	                                                                  : nullptr;
+}
+
+PathEnd path_end(Cause cause)
+{
+	switch (cause)
+	{
+	case Cause::client_closed:
+	case Cause::client_vanished:
+		return PathEnd::client_spoke;
+	case Cause::keepalive_timeout:
+	case Cause::user_timeout:
+	case Cause::dead_after:
+		return PathEnd::unanswered;
+	case Cause::reset:
+		return PathEnd::reset;
+	default:
+		return PathEnd::none;
+	}
+}
+
+// What pg_stat_activity shows of this backend.
+void take_activity(Event &event)
+{
+	if (my_entry() == nullptr || event.cause == Cause::authentication_failed)
+		return;
+	event.role = MyBEEntry->st_userid;
+	event.state = MyBEEntry->st_state;
+	if (MyBEEntry->st_xact_start_timestamp != 0)
+		event.transaction_us = event.ended_at - MyBEEntry->st_xact_start_timestamp;
+}
+
+Event new_event(Port *port, Cause cause)
+{
+	Event event = {};
+	event.ended_at = GetCurrentTimestamp();
+	event.pid = MyProcPid;
+	event.cause = cause;
+	event.kind = am_walsender ? BackendKind::replication : BackendKind::client;
+	strlcpy(event.role_name, port->user_name ? port->user_name : "", name_bytes);
+	strlcpy(event.application_name, application_name ? application_name : "", name_bytes);
+	event.connected_us = event.ended_at - MyStartTimestamp;
+	event.transaction_us = not_known;
+	return event;
+}
+
+// PostgreSQL says "could not receive data from client" at best.
+void log_lost(const Event &event)
+{
+	if (!log_lost_connections || !is_lost(event.cause))
+		return;
+
+	char silence[64] = "";
+	if (event.info.received > 0)
+		snprintf(silence, sizeof(silence), ", silent for %.3f s",
+		         silent_for(event.info) / 1000.0);
+	// With track_activities off, nobody knows of any.
+	char transaction[64] = "";
+	if (event.transaction_us == not_known && event.state != STATE_DISABLED)
+		strlcpy(transaction, ", no transaction open", sizeof(transaction));
+	else if (event.transaction_us != not_known)
+		snprintf(transaction, sizeof(transaction), ", transaction open for %.3f s",
+		         event.transaction_us / 1e6);
+	const char *state = state_name(event.state);
+	ereport(LOG_SERVER_ONLY,
+	        (errmsg("lost connection to client %s: %s, policy %s%s%s%s%s",
+	                endpoint_text(event.client).text, cause_name(event.cause),
+	                event.governed ? "\"" : "none", event.governed ? event.policy : "",
+	                event.governed ? "\"" : "", silence, transaction),
+	         errdetail("%s%s%s", state ? state : "no state", event.detail[0] ? "; " : "",
+	                   event.detail),
+	         errhidestmt(true), errhidecontext(true)));
+}
+
+char failed_authentication[detail_bytes];
+
+void add_failed_authentication(int, Datum)
+{
+	Event event = new_event(MyProcPort, Cause::authentication_failed);
+	if (MyProcPort->database_name != nullptr)
+		strlcpy(event.database, MyProcPort->database_name, name_bytes);
+	event.transport = MyProcPort->raddr.addr.ss_family == AF_UNIX ? Transport::unix_socket
+	                                                              : Transport::tcp;
+	SocketId socket = {};
+	if (event.transport == Transport::tcp)
+		read_socket_id(MyProcPort->sock, socket);
+	event.client = socket.remote;
+	strlcpy(event.detail, failed_authentication, detail_bytes);
+	add_event(event);
+	count_end("", event.cause);
+}
+
+} // namespace
+
+void record_end(const Session &session, const Wanted &wanted, const Ending &ending,
+                Port *port)
+{
+	Event event = new_event(port, ending.cause);
+	event.transport = session.transport;
+	event.governed = wanted.governed;
+	strlcpy(event.policy, wanted.policy, name_bytes);
+	strlcpy(event.database, session.database, name_bytes);
+	event.client = session.socket.remote;
+	event.info = ending.info;
+	if (my_entry() != nullptr)
+		event.path = path_evidence_of(
+			session, MyBEEntry->st_state,
+			(event.ended_at - MyBEEntry->st_state_start_timestamp) / 1000, ending.info,
+			path_end(ending.cause));
+	strlcpy(event.detail, ending.detail, detail_bytes);
+	take_activity(event);
+
+	add_event(event);
+	count_end(wanted.governed ? wanted.policy : "", ending.cause);
+	log_lost(event);
+}
+
+void record_failed_authentication(const char *message)
+{
+	if (failed_authentication[0] == '\0' && shared != nullptr)
+	{
+		strlcpy(failed_authentication, message[0] ? message : "?", detail_bytes);
+		before_shmem_exit(add_failed_authentication, 0);
+	}
+}
+
+} // namespace guard::pg

@@ -1,0 +1,259 @@
+#include "pg/postgres.hpp"
+
+#include "pg/session/session.hpp"
+
+#include "kernel/socket_options.hpp"
+#include "pg/compat.hpp"
+#include "pg/policy/matching.hpp"
+#include "pg/session/ending.hpp"
+#include "pg/session/guc_hooks.hpp"
+#include "pg/session/own_slot.hpp"
+#include "pg/session/record.hpp"
+#include "pg/setting_records.hpp"
+#include "pg/shared/state.hpp"
+
+#include <csignal>
+
+extern "C"
+{
+#include "access/xact.h"
+#include "libpq/libpq.h"
+#include "replication/walsender.h"
+#include "storage/ipc.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// Async-signal-safe.
+void apply_keepalive(const Wanted &wanted)
+{
+	if (!own_is_tcp())
+		return;
+	bool on = !(wanted.governed && wanted.settings.keepalive == Keepalive::off);
+	if (on != own_session.keepalive)
+		set_keepalive(MyProcPort->sock, on);
+}
+
+// Brings everything into the kernel that is not there.  Async-signal-safe.
+void apply_all_to_socket(const Wanted &wanted)
+{
+	apply_keepalive(wanted);
+
+	for (int i = own_is_tcp() ? 0 : tcp_setting_count; i < setting_count; i++)
+	{
+		auto setting = static_cast<Setting>(i);
+		apply_to_socket(setting, effective_value(setting, wanted), MyProcPort);
+	}
+}
+
+// The worker has new settings for this session, which may be anywhere in the code.  Only
+// system calls that are async-signal-safe, and plain memory.
+void on_update_signal(int)
+{
+	int saved_errno = errno;
+	Wanted wanted;
+
+	// If the worker is writing again, it will signal again.
+	if (my_slot != nullptr && my_slot->wanted.read(wanted))
+	{
+		apply_all_to_socket(wanted);
+		own_session.applied = wanted.version;
+		publish_own(wanted, effective_values(wanted),
+		            variable_value(Setting::client_check));
+		synchronization_needed = true;
+	}
+	errno = saved_errno;
+}
+
+// A real-time signal that nobody in this process has claimed; 0 if there is none.
+// C libraries take theirs from below SIGRTMIN, so the search starts at the top.
+int install_update_signal()
+{
+	for (int number = SIGRTMAX; number >= SIGRTMIN; number--)
+	{
+		struct sigaction action = {};
+		if (sigaction(number, nullptr, &action) != 0 || (action.sa_flags & SA_SIGINFO) ||
+		    action.sa_handler != SIG_DFL)
+			continue;
+
+		action = {};
+		action.sa_handler = on_update_signal;
+		action.sa_flags = SA_RESTART;
+		sigfillset(&action.sa_mask);
+		if (sigaction(number, &action, nullptr) == 0)
+			return number;
+	}
+	ereport(LOG,
+	        (errmsg("keepalive_guard: no real-time signal is free; policy changes reach "
+	                "this session only when it reconnects")));
+	return 0;
+}
+
+void record_session(int, Datum)
+{
+	if (my_slot == nullptr)
+		return;
+	if (own_session.update_signal != 0)
+		signal(own_session.update_signal, SIG_IGN);
+	Wanted wanted = {};
+	my_slot->wanted.read(wanted);
+	record_end(own_session, wanted, classify_disconnect(own_session, MyProcPort),
+	           MyProcPort);
+}
+
+// Comes after all that might go wrong in other callbacks: a slot that outlived its
+// process would have the worker signal whoever gets the pid next.
+void release_slot(int, Datum)
+{
+	if (my_slot == nullptr)
+		return;
+	Slot *slot = my_slot;
+	my_slot = nullptr;
+	own_session = {};
+	SpinLockAcquire(&slot->handover);
+	slot->session.write(own_session);
+	slot->wanted.write({});
+	SpinLockRelease(&slot->handover);
+}
+
+// Runs `work` so that an error in it is logged and not raised: the connection must
+// not suffer.  False after an error.
+template <typename Work> bool fail_open(Work work)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool done = false;
+
+	BeginInternalSubTransaction(nullptr);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work();
+		ReleaseCurrentSubTransaction();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		ErrorData *error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		ereport(LOG, (errcode(error->sqlerrcode),
+		              errmsg("keepalive_guard could not find this session's policy: %s",
+		                     error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return done;
+}
+
+void find_wanted(Wanted *wanted, std::uint64_t *generation)
+{
+	*generation = pg_atomic_read_u64(&shared->generation);
+	if (!pg_atomic_read_u32(&shared->enabled) || *generation == 0)
+		return;
+
+	Connection connection = connection_of(own_session, own_session.role_name);
+	Policy policy;
+	PolicySearch search = find_policy_at_once(connection, &policy, generation);
+	if (search == PolicySearch::ask_postgres)
+		fail_open(
+			[&]
+			{
+				if (find_policy(connection, InvalidOid, &policy, generation))
+					search = PolicySearch::found;
+			});
+	if (search == PolicySearch::found)
+	{
+		wanted->governed = true;
+		strlcpy(wanted->policy, policy.name, name_bytes);
+		wanted->settings = policy.settings;
+	}
+}
+
+} // namespace
+
+void synchronize_settings()
+{
+	if (my_slot == nullptr)
+		return;
+
+	hold_updates();
+	synchronization_needed = false;
+	Wanted wanted;
+	if (!my_slot->wanted.read(wanted))
+	{
+		release_updates();
+		return;
+	}
+	PG_TRY();
+	{
+		apply_native_settings(wanted);
+		apply_all_to_socket(wanted);
+		own_session.applied = wanted.version;
+		publish_own(wanted, effective_values(wanted),
+		            variable_value(Setting::client_check));
+	}
+	PG_FINALLY();
+	{
+		release_updates();
+	}
+	PG_END_TRY();
+}
+
+void begin_session(Port *port)
+{
+	int number = compat::my_backend_number();
+	if (number < 0 || static_cast<uint32>(number) >= shared->slot_count)
+		return;
+
+	own_session = {};
+	own_session.pid = MyProcPid;
+	own_session.started = MyStartTimestamp;
+	strlcpy(own_session.database,
+	        am_walsender && !am_db_walsender ? "" : port->database_name, name_bytes);
+	strlcpy(own_session.role_name, port->user_name, name_bytes);
+	own_session.kind = am_walsender ? BackendKind::replication : BackendKind::client;
+	own_session.transport =
+		port->raddr.addr.ss_family == AF_UNIX ? Transport::unix_socket : Transport::tcp;
+	if (own_is_tcp())
+	{
+		read_socket_id(port->sock, own_session.socket);
+		own_session.keepalive = true;
+		remember_system_defaults(port);
+	}
+
+	my_slot = &shared_slots()[number];
+	on_shmem_exit(release_slot, 0);
+	before_shmem_exit(record_session, 0); // while the socket is open
+	own_session.update_signal = install_update_signal();
+	wrap_sigterm_handler();
+
+	Wanted wanted = {};
+	std::uint64_t generation;
+	uint32 enabled = pg_atomic_read_u32(&shared->enabled);
+	wanted.version = 1;
+	find_wanted(&wanted, &generation);
+	my_slot->wanted.write(wanted);
+	synchronize_settings();
+
+	// The worker passes over slots that are not in use yet; it may have passed this
+	// one with newer policies, or with keepalive_guard.enabled as it is now.
+	pg_memory_barrier();
+	if (generation != pg_atomic_read_u64(&shared->generation) ||
+	    enabled != pg_atomic_read_u32(&shared->enabled))
+	{
+		call_for_attention();
+	}
+	if (needs_watching(own_session, wanted) && pg_atomic_read_u32(&shared->watching) == 0)
+		wake_workers();
+}
+
+} // namespace guard::pg

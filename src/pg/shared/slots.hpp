@@ -1,0 +1,95 @@
+// One slot for each client backend: what its session should have, what it is and has,
+// and what the watcher has seen of its client.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+#include "kernel/socket.hpp"
+#include "model/policy.hpp"
+#include "pg/shared/versioned.hpp"
+
+extern "C"
+{
+#include "storage/spin.h"
+}
+
+namespace guard::pg
+{
+
+// What a session should have: written by its backend at startup and from then on
+// by the worker only.
+struct Wanted
+{
+	std::uint32_t version; // counts the changes; 0: not matched yet
+	bool governed;         // a policy matched; else the rest is empty
+	char policy[name_bytes];
+	Settings settings;
+};
+
+enum class Transport : std::uint8_t
+{
+	unix_socket,
+	tcp,
+};
+
+// What a session is and has: written by its backend only.
+struct Session
+{
+	std::int32_t pid;           // 0: the slot is free
+	std::int64_t started;       // MyStartTimestamp, tells a reused pid
+	char role_name[name_bytes]; // as authenticated
+	char database[name_bytes];  // as connected; "" for a physical walsender
+	BackendKind kind;
+	Transport transport;
+	std::uint8_t update_signal;  // 0: this backend does not listen for updates
+	SocketId socket;             // TCP only
+	std::uint32_t applied;       // Wanted::version that is in force
+	bool keepalive;              // SO_KEEPALIVE
+	std::int64_t probes_changed; // when that or TCP_KEEPIDLE did: CLOCK_MONOTONIC, ms
+	SettingValues in_force;  // as the kernel has them; client_check as PostgreSQL has it
+	std::uint8_t overridden; // bit per Setting: another value than the policy's
+	std::uint8_t failed;     // bit per Setting: refused by the kernel
+	bool keepalive_failed;   // SO_KEEPALIVE was refused
+};
+
+// Why the watcher has ended a backend.
+enum class WatcherVerdict : std::uint8_t
+{
+	none,
+	dead_after,
+	stall_timeout,
+};
+
+// What the watcher (watcher.hpp) has seen of a session's peer: written by the worker
+// only.  It outlives its session: it counts only where pid and started are the
+// session's.  Times are of CLOCK_MONOTONIC, in ms; 0: not so.
+struct PeerObservation
+{
+	std::int32_t pid;
+	std::int64_t started;
+	std::int64_t asked_since;   // the kernel asks, and nothing was received
+	std::int64_t stalled_since; // the window is closed, and nothing was acknowledged
+	std::uint64_t bytes_acked;  // at stalled_since
+	WatcherVerdict verdict;     // published before the backend is signalled
+	std::uint8_t signals;       // how often it was signalled
+	bool found;                 // the kernel has shown the socket
+	std::int64_t signalled;     // when, last
+};
+
+struct alignas(64) Slot
+{
+	slock_t handover; // held to free the slot, and by the worker to write `wanted`
+	Versioned<Session> session;
+	Versioned<Wanted> wanted;
+	Versioned<PeerObservation> observation;
+};
+static_assert(sizeof(Slot) <= 512);
+
+// Whether the slot is still that session's: whose it is does not change while it is in
+// use.
+bool belongs_to(const Slot &slot, const Session &session);
+
+// Whether the watcher has to look at this session's socket.
+bool needs_watching(const Session &session, const Wanted &wanted);
+
+} // namespace guard::pg

@@ -1,0 +1,82 @@
+#include "pg/postgres.hpp"
+
+#include "pg/shared/snapshot.hpp"
+
+#include "kernel/kernel_settings.hpp"
+#include "pg/clock.hpp"
+#include "pg/settings.hpp"
+
+#include <algorithm>
+
+namespace guard::pg
+{
+
+DetectionSettings detection_settings_of(const SettingValues &in_force, bool keepalive,
+                                        const Settings *policy)
+{
+	auto value = [&](Setting setting)
+	{
+		return in_force[static_cast<int>(setting)];
+	};
+	DetectionSettings settings = {};
+	settings.keepalive = keepalive;
+	settings.idle_s = std::max(value(Setting::keepalives_idle), 1);
+	settings.interval_s = std::max(value(Setting::keepalives_interval), 1);
+	settings.count = std::max(value(Setting::keepalives_count), 1);
+	settings.user_timeout_ms = value(Setting::user_timeout);
+	settings.client_check_ms = value(Setting::client_check);
+	settings.dead_after_ms = policy ? policy->dead_after_ms : 0;
+	settings.stall_timeout_ms = policy ? policy->stall_timeout_ms : 0;
+	settings.watch_interval_ms = watch_interval;
+	return settings;
+}
+
+KernelLimits kernel_limits()
+{
+	constexpr KernelLimits usual;
+	return {
+		static_cast<int>(integer_sysctl_or("net/ipv4/tcp_retries2", usual.tcp_retries2)),
+		integer_sysctl_or("net/ipv4/tcp_rto_max_ms", usual.rto_max)};
+}
+
+ConnectionSnapshot snapshot_of(const SocketFacts &facts, const Session &session,
+                               const PeerObservation &observation)
+{
+	constexpr auto snd_wnd =
+		whole_field("snd_wnd", offsetof(TcpInfo, snd_wnd), sizeof(TcpInfo::snd_wnd));
+	const TcpInfo &info = facts.info;
+	ConnectionSnapshot snapshot = {};
+	snapshot.state = facts.state;
+	snapshot.timer = facts.timer;
+	snapshot.expires = facts.timer_expires_ms;
+	if (info.received > 0)
+	{
+		snapshot.retransmits = info.retransmits;
+		snapshot.probes = info.probes;
+	}
+	else
+		(snapshot.timer == Timer::retransmit ? snapshot.retransmits : snapshot.probes) =
+			facts.retransmits; // from /proc/net/tcp
+	snapshot.backoff = info.backoff;
+	snapshot.rto = info.rto / 1000;
+	snapshot.unacked = info.unacked;
+	snapshot.retransmitted = info.retrans;
+	snapshot.last_data_recv = info.last_data_recv;
+	snapshot.last_ack_recv = info.last_ack_recv;
+	if (has_field(info, snd_wnd))
+		snapshot.snd_wnd = info.snd_wnd;
+
+	snapshot.since_first_timeout = since_first_timeout(info);
+
+	if (observation.started == session.started && observation.pid == session.pid)
+	{
+		const std::int64_t now = monotonic_ms();
+		if (observation.asked_since != 0)
+			snapshot.asked_for = now - observation.asked_since;
+		if (observation.stalled_since != 0)
+			snapshot.stalled_for = now - observation.stalled_since;
+	}
+	return snapshot;
+}
+
+} // namespace guard::pg

@@ -1,0 +1,27 @@
+// What model/detection.hpp and model/verdict.hpp need to know, from what PostgreSQL,
+// the kernel and the guard's slots have.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+#include "model/detection.hpp"
+#include "model/verdict.hpp"
+#include "pg/shared/slots.hpp"
+
+namespace guard::pg
+{
+
+// What watches over a TCP connection that has these values in force, with 0 resolved to
+// the system's default, and this policy; nullptr: none.
+DetectionSettings detection_settings_of(const SettingValues &in_force, bool keepalive,
+                                        const Settings *policy);
+
+// Those of this process's network namespace, read anew: two small files.
+KernelLimits kernel_limits();
+
+// A socket that was found and whose tcp_info was received.  `observation` may be of the
+// slot's last session: it then counts for nothing.
+ConnectionSnapshot snapshot_of(const SocketFacts &facts, const Session &session,
+                               const PeerObservation &observation);
+
+} // namespace guard::pg

@@ -1,0 +1,148 @@
+#include "pg/postgres.hpp"
+
+#include "pg/shared/state.hpp"
+
+#include "pg/settings.hpp"
+
+extern "C"
+{
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+}
+
+namespace guard::pg
+{
+
+Shared *shared = nullptr;
+
+namespace
+{
+
+// The parts follow each other, each on a cache line of its own.
+Size rules_offset()
+{
+	return CACHELINEALIGN(sizeof(Shared));
+}
+
+Size policies_offset()
+{
+	return add_size(rules_offset(), CACHELINEALIGN(mul_size(max_policies, sizeof(Rule))));
+}
+
+Size slots_offset()
+{
+	return add_size(policies_offset(),
+	                CACHELINEALIGN(mul_size(max_policies, sizeof(Policy))));
+}
+
+void wake(pg_atomic_uint32 *proc_plus_one)
+{
+	uint32 proc = pg_atomic_read_u32(proc_plus_one);
+	if (proc != 0)
+		SetLatch(&ProcGlobal->allProcs[proc - 1].procLatch);
+}
+
+template <typename T> T *part(Size offset)
+{
+	return reinterpret_cast<T *>(reinterpret_cast<char *>(shared) + offset);
+}
+
+} // namespace
+
+Rule *shared_rules()
+{
+	return part<Rule>(rules_offset());
+}
+Policy *shared_policies()
+{
+	return part<Policy>(policies_offset());
+}
+Slot *shared_slots()
+{
+	return part<Slot>(slots_offset());
+}
+
+Size state_size()
+{
+	return add_size(slots_offset(), mul_size(MaxBackends, sizeof(Slot)));
+}
+
+void init_state(LWLock *policy_lock)
+{
+	bool found;
+	shared =
+		static_cast<Shared *>(ShmemInitStruct("keepalive_guard", state_size(), &found));
+	if (found)
+		return;
+	memset(static_cast<void *>(shared), 0, state_size());
+	shared->policy_lock = policy_lock;
+	pg_atomic_init_u32(&shared->policy_state, static_cast<uint32>(PolicyState::not_read));
+	pg_atomic_init_u64(&shared->generation, 0);
+	pg_atomic_init_u64(&shared->requested, 1); // the first reading
+	pg_atomic_init_u64(&shared->compiled, 0);
+	pg_atomic_init_u64(&shared->distributed, 0);
+	pg_atomic_init_u32(&shared->attention, 0);
+	pg_atomic_init_u32(&shared->enabled, enabled);
+	pg_atomic_init_u32(&shared->worker, 0);
+	pg_atomic_init_u32(&shared->reader, 0);
+	pg_atomic_init_u32(&shared->watching, 0);
+	shared->configured.init();
+	shared->policy_room = max_policies;
+	shared->slot_count = MaxBackends;
+	for (uint32 i = 0; i < shared->slot_count; i++)
+	{
+		SpinLockInit(&shared_slots()[i].handover);
+		shared_slots()[i].session.init();
+		shared_slots()[i].wanted.init();
+		shared_slots()[i].observation.init();
+	}
+}
+
+void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t enabled,
+                      std::uint32_t count, PolicyState state, std::uint64_t request)
+{
+	Assert(count <= shared->policy_room);
+	LWLockAcquire(shared->policy_lock, LW_EXCLUSIVE);
+	if (count > 0)
+	{
+		memcpy(shared_rules(), rules, count * sizeof(Rule));
+		memcpy(shared_policies(), policies, count * sizeof(Policy));
+	}
+	shared->policy_count = enabled;
+	shared->disabled_count = count - enabled;
+	pg_atomic_fetch_add_u64(&shared->generation, 1);
+	LWLockRelease(shared->policy_lock);
+	// A standby reads the table without having been asked.
+	pg_atomic_write_u32(&shared->attention, 1);
+	keep_policies(state, request);
+}
+
+void keep_policies(PolicyState state, std::uint64_t request)
+{
+	pg_atomic_write_u32(&shared->policy_state, static_cast<uint32>(state));
+	pg_write_barrier();
+	pg_atomic_write_u64(&shared->compiled, request);
+	wake(&shared->worker);
+}
+
+void wake_workers()
+{
+	wake(&shared->worker);
+	wake(&shared->reader);
+}
+
+void call_for_attention()
+{
+	pg_atomic_write_u32(&shared->attention, 1);
+	wake_workers();
+}
+
+std::uint64_t request_update()
+{
+	uint64 number = pg_atomic_add_fetch_u64(&shared->requested, 1);
+	wake_workers();
+	return number;
+}
+
+} // namespace guard::pg

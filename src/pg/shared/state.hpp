@@ -1,0 +1,85 @@
+// What all processes of the server share: the compiled policies, one slot for
+// each client backend, and the counters that tell the worker what there is to do.
+#pragma once
+
+#include "pg/postgres.hpp"
+
+#include "pg/setting_records.hpp"
+#include "pg/shared/slots.hpp"
+
+extern "C"
+{
+#include "storage/lwlock.h"
+}
+
+namespace guard::pg
+{
+
+// How the last reading of the policy table ended.
+enum class PolicyState : std::uint32_t
+{
+	not_read,     // the worker has not got there yet
+	no_database,  // keepalive_guard.database does not exist
+	no_extension, // ... has no extension keepalive_guard
+	no_room,      // more policies than keepalive_guard.max_policies
+	unreadable,   // the table is not what it should be
+	compiled,
+};
+
+struct Shared
+{
+	LWLock *policy_lock;           // guards policy_count, rules, policies
+	pg_atomic_uint32 policy_state; // PolicyState
+	pg_atomic_uint64 generation;   // of the compiled policies; grows under policy_lock
+
+	// Requests are numbered; a stage is up to date when it has caught up.
+	pg_atomic_uint64 requested;   // a change was committed, or re-reading asked for
+	pg_atomic_uint64 compiled;    // ... the table was read after that request
+	pg_atomic_uint64 distributed; // ... and every slot was matched again
+
+	pg_atomic_uint32 attention; // some session's slot is to be looked at again
+	pg_atomic_uint32 enabled;   // keepalive_guard.enabled as the worker has it
+
+	pg_atomic_uint32 worker;   // proc number + 1, 0: not running
+	pg_atomic_uint32 reader;   // likewise
+	pg_atomic_uint32 watching; // the worker looks at sockets every watch_interval
+	Versioned<ConfiguredValues> configured;
+	std::uint32_t rows_skipped; // invalid rows at the last compilation
+
+	std::uint32_t policy_count;   // those that are matched
+	std::uint32_t disabled_count; // those behind them
+	std::uint32_t policy_room;
+	std::uint32_t slot_count;
+};
+
+extern Shared *shared; // nullptr: not preloaded
+
+Rule *shared_rules();
+Policy *shared_policies();
+Slot *shared_slots();
+
+// Room for all of it, with max_policies and MaxBackends as they are; called while
+// shared memory is set up (setup.cpp).
+Size state_size();
+void init_state(LWLock *policy_lock);
+
+// Replaces the compiled policies, as read in answer to request number `request`,
+// and wakes the worker.  `rules` and `policies` are in match order, the first `enabled`
+// ones of them enabled.
+void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t enabled,
+                      std::uint32_t count, PolicyState state, std::uint64_t request);
+
+// Notes that the policies could not be replaced, and why; those in force stay.
+void keep_policies(PolicyState state, std::uint64_t request);
+
+// Numbers a new request to re-read and re-distribute the policies, and wakes the
+// worker.  Returns the number.  Does nothing that can fail.
+std::uint64_t request_update();
+
+// Has the worker look at all slots again.
+void call_for_attention();
+
+// Wakes the worker and the policy reader, whichever run.
+void wake_workers();
+
+} // namespace guard::pg

@@ -1,0 +1,122 @@
+#include "pg/postgres.hpp"
+
+#include "pg/worker/distribution.hpp"
+
+#include "pg/backend_entry.hpp"
+#include "pg/policy/matching.hpp"
+#include "pg/shared/state.hpp"
+#include "pg/worker/session_signal.hpp"
+
+extern "C"
+{
+#include "access/xact.h"
+#include "utils/memutils.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// The session's role as PostgreSQL shows it, which may have been renamed since;
+// InvalidOid as long as the session is starting.
+Oid role_of(const Session &session, std::uint32_t number)
+{
+	Backend backend;
+	const bool is_shown = read_backend(number, backend) && backend.pid == session.pid &&
+	                      backend.started == session.started;
+	return is_shown ? backend.role : InvalidOid;
+}
+
+Wanted wanted_for(const Session &session, std::uint32_t number)
+{
+	Wanted wanted = {};
+	if (!pg_atomic_read_u32(&shared->enabled))
+		return wanted;
+	Oid role = role_of(session, number);
+	const char *name =
+		OidIsValid(role) ? GetUserNameFromId(role, true) : session.role_name;
+	if (name == nullptr)
+		return wanted;
+
+	Policy policy;
+	std::uint64_t generation;
+	if (find_policy(connection_of(session, name), role, &policy, &generation))
+	{
+		wanted.governed = true;
+		strlcpy(wanted.policy, policy.name, name_bytes);
+		wanted.settings = policy.settings;
+	}
+	return wanted;
+}
+
+bool same(const Wanted &a, const Wanted &b)
+{
+	return a.governed == b.governed && strcmp(a.policy, b.policy) == 0 &&
+	       memcmp(&a.settings, &b.settings, sizeof(Settings)) == 0;
+}
+
+// Has the backend in `slot` look at what it should have.
+void call_session(const Slot &slot, const Session &seen)
+{
+	static bool logged = false;
+	if (seen.update_signal == 0 ||
+	    signal_session(slot, seen, seen.update_signal) != SignalOutcome::failed)
+		return;
+	if (!logged)
+		ereport(LOG, (errmsg("keepalive_guard: could not signal a session: %m"),
+		              errdetail("Policy changes do not reach connected sessions.")));
+	logged = true;
+}
+
+// False if the session has ended meanwhile: what it should have is not for the one that
+// has its slot now, which writes there itself as it starts.
+bool write_wanted(Slot &slot, const Session &seen, const Wanted &wanted)
+{
+	SpinLockAcquire(&slot.handover);
+	bool is_there = belongs_to(slot, seen);
+	if (is_there)
+		slot.wanted.write(wanted);
+	SpinLockRelease(&slot.handover);
+	return is_there;
+}
+
+void distribute_to(std::uint32_t number, bool always)
+{
+	Slot &slot = shared_slots()[number];
+	Session session;
+	Wanted current;
+	if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(current))
+		return;
+
+	Wanted next = wanted_for(session, number);
+	if (!same(current, next))
+	{
+		next.version = current.version + 1;
+		if (write_wanted(slot, session, next))
+			call_session(slot, session);
+	}
+	else if (always || session.applied != current.version)
+		call_session(slot, session);
+}
+
+} // namespace
+
+void distribute_policies(bool to_all)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContext context = AllocSetContextCreate(
+		CurrentMemoryContext, "keepalive distribution", ALLOCSET_DEFAULT_SIZES);
+	for (uint32 i = 0; i < shared->slot_count; i++)
+	{
+		MemoryContext previous = MemoryContextSwitchTo(context);
+		distribute_to(i, to_all);
+		MemoryContextSwitchTo(previous);
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
+	}
+	CommitTransactionCommand();
+}
+
+} // namespace guard::pg

@@ -1,0 +1,334 @@
+#include "pg/postgres.hpp"
+
+#include "pg/worker/watcher.hpp"
+
+#include "kernel/read_sockets.hpp"
+#include "pg/clock.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared/snapshot.hpp"
+#include "pg/shared/state.hpp"
+#include "pg/worker/session_signal.hpp"
+
+#include <algorithm>
+#include <csignal>
+
+extern "C"
+{
+#include "utils/memutils.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// How long a backend has to end.  One that has been computing while its send buffer was
+// full blocks in sending its farewell, where only another SIGTERM gets it out
+// (ProcessClientWriteInterrupt); after that it is in a place that has no way out.
+constexpr std::int64_t patience_ms = 5000;
+constexpr std::uint8_t most_signals = 2;
+
+// The kernel counts times in jiffies, and a reply takes a moment.
+constexpr std::int64_t rounding_ms = 20;
+
+struct WatchedSession
+{
+	Slot *slot;
+	Session session;
+	Wanted wanted;
+};
+
+// Room for every slot, of which only what is needed is ever touched.
+WatchedSession *watched_sessions = nullptr;
+SocketId *sockets = nullptr;
+SocketFacts *facts = nullptr;
+
+// A look that is later than this finds a machine, or a worker, that was stopped for a
+// while: what clients did not answer in that time may be the machine's own fault.
+constexpr std::int64_t longest_delay_ms = 5000;
+
+std::int64_t next_look = 0;
+std::int64_t last_look = 0;
+bool was_stopped = false;
+
+template <typename T> T *room_for(std::uint32_t count)
+{
+	return static_cast<T *>(MemoryContextAllocHuge(TopMemoryContext, count * sizeof(T)));
+}
+
+// Only what is cheap to see: most sessions need no watching.
+bool may_need_watching(const Slot &slot)
+{
+	const Session &session = slot.session.value;
+	const Settings &settings = slot.wanted.value.settings;
+	auto look = [](const std::int32_t &number)
+	{
+		return *const_cast<const volatile std::int32_t *>(&number);
+	};
+	return look(session.pid) != 0 &&
+	       (look(settings.dead_after_ms) != 0 || look(settings.stall_timeout_ms) != 0);
+}
+
+std::uint32_t find_watched_sessions()
+{
+	if (watched_sessions == nullptr)
+	{
+		watched_sessions = room_for<WatchedSession>(shared->slot_count);
+		sockets = room_for<SocketId>(shared->slot_count);
+		facts = room_for<SocketFacts>(shared->slot_count);
+	}
+	std::uint32_t count = 0;
+	for (std::uint32_t i = 0; i < shared->slot_count; i++)
+	{
+		Slot &slot = shared_slots()[i];
+		if (!may_need_watching(slot))
+			continue;
+		WatchedSession &watched = watched_sessions[count];
+		watched.slot = &slot;
+		if (slot.session.read(watched.session) && slot.wanted.read(watched.wanted) &&
+		    needs_watching(watched.session, watched.wanted))
+			sockets[count++] = watched.session.socket;
+	}
+	return count;
+}
+
+bool read_facts(const SocketId *wanted, std::uint32_t count, SocketFacts *answers)
+{
+	static bool logged = false;
+	const ReadOutcome outcome = read_sockets(wanted, count, answers, Details{});
+	if (outcome.kind != ReadOutcome::ok && !logged)
+		ereport(LOG,
+		        (errmsg("keepalive_guard: could not read sockets from the kernel: %s",
+		                outcome.message),
+		         errdetail("dead_after and stall_timeout are without effect as long "
+		                   "as this lasts.")));
+	logged = outcome.kind != ReadOutcome::ok;
+	return !logged;
+}
+
+// What is known of the peer after a look, by what was known before.
+PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_seen,
+                         std::int64_t now)
+{
+	PeerObservation observation = {};
+	if (!watched.slot->observation.read(observation) ||
+	    observation.pid != watched.session.pid ||
+	    observation.started != watched.session.started)
+	{
+		observation = {};
+		observation.pid = watched.session.pid;
+		observation.started = watched.session.started;
+	}
+	if (!now_seen.found)
+	{
+		// The kernel has given up, or was told by a reset: nothing more is going to be
+		// received.  But a socket of which the kernel has never shown anything may be of
+		// a kind that it does not show.
+		if (observation.found && observation.asked_since == 0)
+			observation.asked_since = now;
+		return observation;
+	}
+	observation.found = true;
+	if (was_stopped)
+		observation.asked_since = observation.stalled_since = 0;
+	if (now_seen.info.received == 0)
+		return observation;
+
+	const ConnectionSnapshot snapshot =
+		snapshot_of(now_seen, watched.session, observation);
+	const std::int64_t last_receipt = now - silent_for(snapshot);
+	if (!asking(snapshot))
+		observation.asked_since = 0;
+	else if (observation.asked_since == 0 ||
+	         last_receipt > observation.asked_since + rounding_ms)
+		observation.asked_since = now; // this question is a new one
+	else
+		observation.asked_since = std::max(observation.asked_since, last_receipt);
+
+	// A reader that is merely slow has read something since, though its window may be
+	// closed at every look.
+	const std::uint64_t acknowledged = now_seen.info.bytes_acked;
+	if (!zero_window(snapshot))
+		observation.stalled_since = 0;
+	else if (observation.stalled_since == 0 || observation.bytes_acked != acknowledged)
+	{
+		observation.stalled_since = now;
+		observation.bytes_acked = acknowledged;
+	}
+	return observation;
+}
+
+WatcherVerdict judged(const WatchedSession &watched, const PeerObservation &observation,
+                      std::int64_t now)
+{
+	const Settings &settings = watched.wanted.settings;
+	auto is_over = [now](std::int32_t timeout, std::int64_t since)
+	{
+		return timeout != 0 && since != 0 && now - since >= timeout;
+	};
+	if (is_over(settings.dead_after_ms, observation.asked_since))
+		return WatcherVerdict::dead_after;
+	if (is_over(settings.stall_timeout_ms, observation.stalled_since))
+		return WatcherVerdict::stall_timeout;
+	return WatcherVerdict::none;
+}
+
+double seconds(std::int64_t milliseconds)
+{
+	return milliseconds / 1000.0;
+}
+
+int evidence(const WatchedSession &watched, const SocketFacts &seen)
+{
+	const EndpointText client = endpoint_text(watched.session.socket.remote);
+	if (!seen.found)
+		return errdetail("Client %s: the kernel has given up the connection.",
+		                 client.text);
+	const TcpInfo &info = seen.info;
+	return errdetail("Client %s: silent for %.3f s, state %s, timer %s, "
+	                 "%d unanswered probes, %d retransmits, %u bytes to send, "
+	                 "%u packets unacknowledged.",
+	                 client.text, seconds(silent_for(info)), tcp_state_name(seen.state),
+	                 timer_name(seen.timer), info.probes, info.retransmits,
+	                 seen.send_queue, info.unacked);
+}
+
+void log_ending(const WatchedSession &watched, const PeerObservation &observation,
+                const SocketFacts &seen, std::int64_t now)
+{
+	const Settings &settings = watched.wanted.settings;
+	if (observation.verdict == WatcherVerdict::dead_after)
+		ereport(
+			LOG,
+			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
+		            "left the kernel without an answer for %.3f s (dead_after %.3f s "
+		            "of policy \"%s\")",
+		            watched.session.pid, seconds(now - observation.asked_since),
+		            seconds(settings.dead_after_ms), watched.wanted.policy),
+		     evidence(watched, seen)));
+	else
+		ereport(
+			LOG,
+			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
+		            "read nothing for %.3f s (stall_timeout %.3f s of policy \"%s\")",
+		            watched.session.pid, seconds(now - observation.stalled_since),
+		            seconds(settings.stall_timeout_ms), watched.wanted.policy),
+		     evidence(watched, seen)));
+}
+
+void terminate(const WatchedSession &watched, PeerObservation observation,
+               std::int64_t now)
+{
+	observation.signals++;
+	observation.signalled = now;
+	watched.slot->observation.write(observation);
+	if (signal_session(*watched.slot, watched.session, SIGTERM) == SignalOutcome::failed)
+		ereport(LOG,
+		        (errmsg("keepalive_guard: could not terminate session with PID %d: %m",
+		                watched.session.pid)));
+}
+
+// A backend that was told to end has not ended yet.
+void insist(const WatchedSession &watched, PeerObservation observation, std::int64_t now)
+{
+	if (observation.signals > most_signals || now - observation.signalled < patience_ms)
+		return;
+	if (observation.signals < most_signals)
+	{
+		terminate(watched, observation, now);
+		return;
+	}
+	observation.signals++;
+	watched.slot->observation.write(observation);
+	ereport(LOG,
+	        (errmsg("keepalive_guard: session with PID %d has not ended %lld s after it "
+	                "was told to",
+	                watched.session.pid,
+	                static_cast<long long>(most_signals * patience_ms / 1000)),
+	         errdetail("It is where PostgreSQL does not look at signals: in code that "
+	                   "holds a lightweight lock or does not check for interrupts, or in "
+	                   "the kernel.")));
+}
+
+void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_t now)
+{
+	PeerObservation observation = observed(watched, seen, now);
+	if (observation.verdict != WatcherVerdict::none)
+	{
+		insist(watched, observation, now);
+		return;
+	}
+	watched.slot->observation.write(observation);
+	if (judged(watched, observation, now) == WatcherVerdict::none)
+		return;
+
+	// The answer may have come since.
+	SocketFacts at_last = {};
+	if (!read_facts(&watched.session.socket, 1, &at_last))
+		return;
+	now = monotonic_ms();
+	observation = observed(watched, at_last, now);
+	observation.verdict = judged(watched, observation, now);
+	if (observation.verdict == WatcherVerdict::none)
+	{
+		watched.slot->observation.write(observation);
+		return;
+	}
+	log_ending(watched, observation, at_last, now);
+	terminate(watched, observation, now);
+}
+
+// The sessions to look at.  When there is none, the next one has to wake the worker,
+// and either this sees that session or that session sees `watching`.
+std::uint32_t sessions_to_watch()
+{
+	std::uint32_t count = find_watched_sessions();
+	if (count == 0 && pg_atomic_exchange_u32(&shared->watching, 0) != 0)
+		count = find_watched_sessions();
+	if (count != 0)
+		pg_atomic_write_u32(&shared->watching, 1);
+	return count;
+}
+
+} // namespace
+
+long watch_sessions()
+{
+	if (watch_interval == 0)
+	{
+		pg_atomic_write_u32(&shared->watching, 0);
+		last_look = 0;
+		return -1;
+	}
+	std::int64_t now = monotonic_ms();
+	if (pg_atomic_read_u32(&shared->watching) != 0)
+	{
+		next_look = std::min(next_look, now + watch_interval);
+		if (now < next_look)
+			return next_look - now;
+	}
+
+	const std::uint32_t count = sessions_to_watch();
+	if (count == 0)
+	{
+		last_look = 0;
+		return -1;
+	}
+	if (read_facts(sockets, count, facts))
+	{
+		now = monotonic_ms();
+		was_stopped =
+			last_look != 0 && now - last_look > watch_interval + longest_delay_ms;
+		last_look = now;
+		for (std::uint32_t i = 0; i < count; i++)
+		{
+			look_at(watched_sessions[i], facts[i], now);
+			CHECK_FOR_INTERRUPTS();
+		}
+		was_stopped = false;
+	}
+	next_look = now + watch_interval;
+	return watch_interval;
+}
+
+} // namespace guard::pg

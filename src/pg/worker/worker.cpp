@@ -1,0 +1,233 @@
+#include "pg/postgres.hpp"
+
+#include "pg/worker/worker.hpp"
+
+#include "pg/compat.hpp"
+#include "pg/session/guc_hooks.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared/state.hpp"
+#include "pg/worker/distribution.hpp"
+#include "pg/worker/reader.hpp"
+#include "pg/worker/watcher.hpp"
+
+extern "C"
+{
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_database.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+// How long to wait before another try at starting the policy reader.
+constexpr long retry_ms = 500;
+
+BackgroundWorkerHandle *reader = nullptr;
+TimestampTz reader_started = 0;
+bool no_room_logged = false;
+
+// Scans pg_database as get_database_list() in autovacuum.c does: a process without
+// a database may have no index to look names up in.
+bool database_exists()
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	(void)GetTransactionSnapshot();
+
+	Relation catalog = table_open(DatabaseRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(catalog, 0, nullptr);
+	bool exists = false;
+	while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection))
+	{
+		auto *database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
+		if (strcmp(NameStr(database->datname), policy_database) == 0)
+			exists = true;
+	}
+	table_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	CommitTransactionCommand();
+	return exists;
+}
+
+bool reader_runs()
+{
+	if (reader == nullptr)
+		return false;
+	pid_t pid;
+	if (GetBackgroundWorkerPid(reader, &pid) != BGWH_STOPPED)
+		return true;
+	pfree(reader);
+	reader = nullptr;
+	return false;
+}
+
+void no_database(std::uint64_t request)
+{
+	auto state = static_cast<PolicyState>(pg_atomic_read_u32(&shared->policy_state));
+	if (state != PolicyState::no_database)
+		ereport(LOG, (errmsg("keepalive_guard: waiting for database \"%s\" to exist",
+		                     policy_database),
+		              errhint("Its table keepalive_policy counts for the whole cluster "
+		                      "(keepalive_guard.database).")));
+	publish_policies(nullptr, nullptr, 0, 0, PolicyState::no_database, request);
+}
+
+void no_room_for_reader()
+{
+	if (!no_room_logged)
+		ereport(
+			LOG,
+			(errmsg("keepalive_guard: could not start the policy reader, trying again"),
+		     errhint("Increase max_worker_processes, to two more than "
+		             "max_parallel_workers at least.")));
+	no_room_logged = true;
+}
+
+// Has the policies read if they may have changed.  Returns how long to wait until
+// the next call, in ms; -1: until the latch is set.
+long have_policies_read()
+{
+	// Read before the database is looked up, so that no request gets lost.
+	std::uint64_t request = pg_atomic_read_u64(&shared->requested);
+	bool wanted = pg_atomic_read_u64(&shared->compiled) < request || RecoveryInProgress();
+	if (!wanted || reader_runs())
+		return -1;
+
+	if (!database_exists())
+	{
+		if (pg_atomic_read_u64(&shared->compiled) < request)
+			no_database(request);
+		// On a standby nobody tells when the database has come.
+		return RecoveryInProgress() ? retry_ms : -1;
+	}
+
+	TimestampTz now = GetCurrentTimestamp();
+	if (!TimestampDifferenceExceeds(reader_started, now, retry_ms))
+		return retry_ms;
+	if (!start_policy_reader(&reader))
+	{
+		no_room_for_reader();
+		return retry_ms;
+	}
+	reader_started = now;
+	no_room_logged = false;
+	return -1;
+}
+
+// Tells all processes what postgresql.conf says.  Whether that is news.
+bool publish_configured_values()
+{
+	ConfiguredValues now = configured_values();
+	ConfiguredValues before;
+	bool same = shared->configured.read(before) && before.value == now.value &&
+	            before.source == now.source;
+	if (!same)
+		shared->configured.write(now);
+	return !same;
+}
+
+// Whether sessions that fall back on postgresql.conf are to look at it again: a
+// walsender runs no command in which PostgreSQL's own settings would follow.
+bool reload()
+{
+	ProcessConfigFile(PGC_SIGHUP);
+	bool news = publish_configured_values();
+	if (pg_atomic_exchange_u32(&shared->enabled, enabled) != static_cast<uint32>(enabled))
+		pg_atomic_write_u32(&shared->attention, 1);
+	return news;
+}
+
+void leave(int, Datum)
+{
+	pg_atomic_write_u32(&shared->worker, 0);
+}
+
+[[noreturn]] void run()
+{
+	on_shmem_exit(leave, 0);
+	pg_atomic_write_u32(&shared->worker, compat::my_proc_number() + 1);
+	publish_configured_values();
+	pg_atomic_write_u32(&shared->enabled, enabled);
+	pg_atomic_write_u32(&shared->attention, 1);
+	pgstat_report_activity(STATE_IDLE, nullptr);
+
+	for (;;)
+	{
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		bool to_all = false;
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			to_all = reload();
+		}
+
+		long timeout = have_policies_read();
+
+		std::uint64_t compiled = pg_atomic_read_u64(&shared->compiled);
+		bool attention = pg_atomic_exchange_u32(&shared->attention, 0) != 0;
+		if (to_all || attention || pg_atomic_read_u64(&shared->distributed) < compiled)
+		{
+			distribute_policies(to_all);
+			pg_atomic_write_u64(&shared->distributed, compiled);
+		}
+
+		const long next_look = watch_sessions();
+		if (next_look >= 0 && (timeout < 0 || next_look < timeout))
+			timeout = next_look;
+
+		int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0);
+		WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);
+	}
+}
+
+} // namespace
+
+void register_worker()
+{
+	BackgroundWorker worker = {};
+	strlcpy(worker.bgw_name, "keepalive_guard worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "keepalive_guard worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "keepalive_guard", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "keepalive_guard_worker",
+	        sizeof(worker.bgw_function_name));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 1;
+	RegisterBackgroundWorker(&worker);
+}
+
+} // namespace guard::pg
+
+extern "C" void keepalive_guard_worker(Datum)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+	// InitPostgres() leaves that to processes with a database: without it a role's
+	// memberships would be cached for good.
+	StartTransactionCommand();
+	initialize_acl();
+	CommitTransactionCommand();
+	guard::pg::run();
+}

@@ -1,0 +1,228 @@
+#include "model/plan.hpp"
+
+#include <climits>
+#include <string>
+
+#include <gtest/gtest.h>
+
+using namespace guard;
+
+namespace
+{
+
+constexpr KernelLimits usual;
+
+// Promises from the shortest possible to months, more densely where it is tight.
+template <typename Visit> void every_intent(Visit visit)
+{
+	const Millis shortest = make_plan({1, std::nullopt}, 1000, usual).minimum;
+	for (Millis within = shortest; within < 10000000000;
+	     within += 1 + within / 300 + (within < 300000 ? 0 : within / 20))
+	{
+		visit(Intent{within, std::nullopt});
+		for (const Millis path :
+		     {1208, 2000, 5000, 20000, 60000, 240000, 350000, 900000, 432000000})
+			visit(Intent{within, path});
+	}
+}
+
+TEST(Plan, FindsADeadPeerInEveryState)
+{
+	for (const int watch_interval : {1, 100, 1000, 60000})
+		every_intent(
+			[&](const Intent &intent)
+			{
+				const Plan plan = make_plan(intent, watch_interval, usual);
+				if (watch_interval == 60000 && plan.error == PlanError::detect_too_soon)
+					return;
+				ASSERT_EQ(plan.error, PlanError::none) << intent.detect_within;
+				const Detection d = detection(plan.settings, usual);
+				for (const Span *s :
+			         {&d.idle, &d.working, &d.in_flight, &d.busy, &d.stalled, &d.any})
+				{
+					ASSERT_TRUE(s->latest);
+					ASSERT_LT(*s->latest, intent.detect_within);
+				}
+				ASSERT_EQ(plan.detection.any.latest, d.any.latest);
+				// Idle sessions, at work or not, are found by the kernel alone too.
+				DetectionSettings alone = plan.settings;
+				alone.watch_interval_ms = 0;
+				ASSERT_LT(*detection(alone, usual).idle.latest, intent.detect_within);
+				ASSERT_LT(*detection(alone, usual).working.latest, intent.detect_within);
+			});
+}
+
+TEST(Plan, KeepsThePathOpenEvenIfAProbeIsLost)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const Plan plan = make_plan(intent, 1000, usual);
+			ASSERT_EQ(plan.error, PlanError::none);
+			const Millis idle = late(plan.settings.idle_s * 1000);
+			const Millis interval = late(plan.settings.interval_s * 1000);
+			ASSERT_LE(plan.settings.interval_s, plan.settings.idle_s);
+			if (!intent.path_idle_timeout)
+				return;
+			const Millis path = *intent.path_idle_timeout;
+			ASSERT_LE(idle, path * 95 / 100);
+			if (path > 2500)
+			{
+				ASSERT_LE(idle + interval, path * 95 / 100);
+			}
+		});
+}
+
+TEST(Plan, ForgivesLostProbes)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const Plan plan = make_plan(intent, 1000, usual);
+			ASSERT_GE(plan.settings.count, 3) << intent.detect_within;
+			ASSERT_GE(plan.settings.dead_after_ms, 3500);
+			// A third of the time at least is for the peer to answer, where neither the
+		    // limits of the settings nor whole seconds are in the way.
+			const DetectionSettings &w = plan.settings;
+			if (intent.detect_within > 15000 && intent.detect_within < 150000)
+			{
+				ASSERT_GE(Millis{w.count} * w.interval_s * 1000, intent.detect_within / 3)
+					<< intent.detect_within;
+			}
+		});
+}
+
+TEST(Plan, SettingsAreWhatPostgresqlTakes)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const DetectionSettings w = make_plan(intent, 1000, usual).settings;
+			ASSERT_TRUE(w.keepalive);
+			ASSERT_GE(w.idle_s, 1);
+			ASSERT_LE(w.idle_s, 32767);
+			ASSERT_GE(w.interval_s, 1);
+			ASSERT_LE(w.interval_s, 32767);
+			ASSERT_GE(w.count, 1);
+			ASSERT_LE(w.count, 127);
+			ASSERT_EQ(w.user_timeout_ms, 0);
+			ASSERT_GE(w.client_check_ms, 100);
+		});
+}
+
+// A slow reader is spared whenever there is time to ask it.
+TEST(Plan, StallTimeoutOnlyWhereThereIsNoOtherWay)
+{
+	EXPECT_EQ(make_plan({300000, std::nullopt}, 1000, usual).settings.stall_timeout_ms,
+	          0);
+	EXPECT_EQ(make_plan({3600000, std::nullopt}, 1000, usual).settings.stall_timeout_ms,
+	          0);
+	const Plan minute = make_plan({60000, std::nullopt}, 1000, usual);
+	EXPECT_GT(minute.settings.stall_timeout_ms, 50000);
+	DetectionSettings without = minute.settings;
+	without.stall_timeout_ms = 0;
+	EXPECT_GT(*detection(without, usual).stalled.latest, 60000);
+	EXPECT_LT(*detection(without, usual).busy.latest, 60000);
+	// tcp_rto_max_ms makes the kernel ask sooner.
+	EXPECT_EQ(
+		make_plan({60000, std::nullopt}, 1000, {15, 5000}).settings.stall_timeout_ms, 0);
+}
+
+TEST(Plan, AnHonestMinimum)
+{
+	for (const int watch_interval : {1, 1000, 60000})
+	{
+		const Plan refused = make_plan({1000, std::nullopt}, watch_interval, usual);
+		ASSERT_EQ(refused.error, PlanError::detect_too_soon);
+		const Intent least{refused.minimum, std::nullopt};
+		EXPECT_EQ(make_plan(least, watch_interval, usual).error, PlanError::none);
+		const Plan below =
+			make_plan({refused.minimum - 1, std::nullopt}, watch_interval, usual);
+		EXPECT_EQ(below.error, PlanError::detect_too_soon);
+		EXPECT_EQ(below.minimum, refused.minimum);
+	}
+	const Plan refused = make_plan({60000, 500}, 1000, usual);
+	ASSERT_EQ(refused.error, PlanError::path_too_forgetful);
+	EXPECT_EQ(make_plan({60000, refused.minimum}, 1000, usual).error, PlanError::none);
+	EXPECT_EQ(make_plan({60000, refused.minimum - 1}, 1000, usual).error,
+	          PlanError::path_too_forgetful);
+	EXPECT_EQ(make_plan({60000, std::nullopt}, 0, usual).error,
+	          PlanError::nobody_watches);
+	// A promise that the default look, every second, can keep is below ten seconds.
+	EXPECT_LT(make_plan({1, std::nullopt}, 1000, usual).minimum, 10000);
+}
+
+TEST(Plan, ExtremesDoNotOverflow)
+{
+	const Plan plan = make_plan({INT64_C(1) << 50, INT64_C(1) << 50}, 1000, usual);
+	EXPECT_EQ(plan.error, PlanError::none);
+	EXPECT_EQ(plan.settings.idle_s, 32767);
+	EXPECT_GT(plan.settings.dead_after_ms, 0);
+	EXPECT_GT(plan.client_user_timeout_ms, 0);
+	EXPECT_EQ(make_plan({60000, std::nullopt}, INT_MAX, usual).error,
+	          PlanError::detect_too_soon);
+}
+
+TEST(Plan, TheClientsSideKeepsThePromiseToo)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const Plan plan = make_plan(intent, 1000, usual);
+			DetectionSettings client{};
+			client.keepalive = true;
+			client.idle_s = plan.settings.idle_s;
+			client.interval_s = plan.settings.interval_s;
+			client.count = plan.settings.count;
+			client.user_timeout_ms = plan.client_user_timeout_ms;
+			const Detection d = detection(client, usual);
+			ASSERT_LT(*d.idle.latest, intent.detect_within);
+			ASSERT_LT(*d.in_flight.latest, intent.detect_within);
+			ASSERT_LT(*d.stalled.latest, intent.detect_within);
+		});
+}
+
+TEST(Plan, TheSysctlsKeepThePromiseForDataInFlight)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const Plan plan = make_plan(intent, 1000, usual);
+			DetectionSettings host{};
+			host.keepalive = true;
+			host.idle_s = plan.settings.idle_s;
+			host.interval_s = plan.settings.interval_s;
+			host.count = plan.settings.count;
+			const KernelLimits changed{plan.tcp_retries2, usual.rto_max};
+			ASSERT_LT(*detection(host, changed).idle.latest, intent.detect_within);
+			ASSERT_LT(*detection(host, changed).in_flight.latest, intent.detect_within);
+			ASSERT_GE(plan.tcp_retries2, 2);
+			ASSERT_LE(plan.tcp_retries2, 15);
+		});
+}
+
+TEST(Plan, Texts)
+{
+	const Intent intent{60000, 350000};
+	const Plan plan = make_plan(intent, 1000, usual);
+	EXPECT_EQ(libpq_options(plan),
+	          "keepalives=1 keepalives_idle=18 keepalives_interval=5 "
+	          "keepalives_count=6 tcp_user_timeout=32000");
+	EXPECT_EQ(sysctl_lines(plan), "net.ipv4.tcp_keepalive_time = 18\n"
+	                              "net.ipv4.tcp_keepalive_intvl = 5\n"
+	                              "net.ipv4.tcp_keepalive_probes = 6\n"
+	                              "net.ipv4.tcp_retries2 = 6\n");
+	EXPECT_EQ(policy_insert(plan, intent),
+	          "INSERT INTO keepalive_policy (name, tcp_keepalives_idle, "
+	          "tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, "
+	          "client_connection_check_interval, dead_after, stall_timeout) VALUES "
+	          "('dead_within_60s', '18s', '5s', 6, '0s', '4900ms', '34s', '57s');");
+	EXPECT_EQ(plan.probes_per_hour, 200);
+
+	const Intent hour{3600500, std::nullopt};
+	const std::string insert = policy_insert(make_plan(hour, 1000, usual), hour);
+	EXPECT_NE(insert.find("'dead_within_3600500ms'"), std::string::npos);
+	EXPECT_NE(insert.find(", NULL);"), std::string::npos);
+}
+
+} // namespace

@@ -1,0 +1,578 @@
+// The verdict against a simulation of the kernel's timers, written from
+// net/ipv4/tcp_timer.c: at every moment, the actual end must lie within gives_up_in.
+#include "model/verdict.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+using namespace guard;
+
+namespace
+{
+
+constexpr KernelLimits usual;
+
+DetectionSettings detection_settings_of(int idle_s, int interval_s, int count,
+                                        int user_timeout_ms = 0)
+{
+	DetectionSettings w{};
+	w.keepalive = true;
+	w.idle_s = idle_s;
+	w.interval_s = interval_s;
+	w.count = count;
+	w.user_timeout_ms = user_timeout_ms;
+	return w;
+}
+
+ConnectionSnapshot alive_and_idle()
+{
+	ConnectionSnapshot snapshot{};
+	snapshot.state = TcpState::established;
+	snapshot.timer = Timer::keepalive;
+	snapshot.expires = 5000;
+	snapshot.rto = 204;
+	snapshot.last_data_recv = 5000;
+	snapshot.last_ack_recv = 5000;
+	return snapshot;
+}
+
+// One socket and its write or keepalive timer; the clock is in milliseconds.
+class Simulation
+{
+  public:
+	Simulation(const DetectionSettings &settings, const KernelLimits &limits,
+	           unsigned seed)
+		: settings(settings), limits(limits), random(seed)
+	{
+		snapshot = alive_and_idle();
+		snapshot.rto = between(200, 400);
+	}
+
+	// Nothing in flight.  The peer answers probes until it disappears.
+	void run_keepalive()
+	{
+		snapshot.timer = Timer::keepalive;
+		received = now;
+		arm(settings.idle_s * 1000);
+		vanishes = now + between(0, 3000 * (settings.idle_s + settings.interval_s));
+		while (!dead)
+		{
+			// Some data from the peer, while it lives.
+			const Millis data = received + between(1, 4000 * settings.idle_s);
+			if (data > now && data < fires && data < vanishes)
+			{
+				look_until(data);
+				receive();
+				continue;
+			}
+			look_until(fires);
+			const Millis elapsed = now - received;
+			if (elapsed < settings.idle_s * 1000)
+				arm(settings.idle_s * 1000 - elapsed);
+			else if (settings.user_timeout_ms
+			             ? elapsed >= settings.user_timeout_ms && snapshot.probes > 0
+			             : snapshot.probes >= settings.count)
+				dead = true;
+			else
+			{
+				++snapshot.probes;
+				if (now < vanishes)
+					receive();
+				arm(settings.interval_s * 1000);
+			}
+		}
+	}
+
+	// Data is sent to a peer that has gone.
+	// reverts: a router says at times that it is unreachable.  timed: the kernel tells
+	// for how long it has been retransmitting.
+	void run_retransmission(bool reverts = false, bool timed = false)
+	{
+		snapshot.timer = Timer::retransmit;
+		snapshot.unacked = 1;
+		received = now - between(0, 100000);
+		vanishes = now;
+		const Millis original = snapshot.rto;
+		if (between(0, 1))
+		{
+			arm(between(1, snapshot.rto)); // a tail-loss probe
+			look_until(fires);
+		}
+		arm(snapshot.rto);
+		Millis stamp = 0;
+		Millis sent = now;
+		for (;;)
+		{
+			if (timed && snapshot.retransmits > 0)
+				first_timeout = stamp;
+			if (reverts && snapshot.backoff > 0 && between(0, 1))
+			{
+				// tcp_ld_RTO_revert()
+				look_until(between(now, fires));
+				looks.clear(); // they could not know
+				--snapshot.backoff;
+				snapshot.rto = backed_off(original, snapshot.backoff, limits);
+				arm(std::max<Millis>(snapshot.rto - (now - sent), 0));
+			}
+			look_until(fires);
+			sent = now;
+			const Millis limit = settings.user_timeout_ms ? settings.user_timeout_ms
+			                                              : retransmission_limit(limits);
+			if (snapshot.retransmits > 0 && now - stamp >= limit)
+				break;
+			if (snapshot.retransmits == 0)
+				stamp = now;
+			++snapshot.retransmits;
+			++snapshot.backoff;
+			snapshot.rto = std::min(snapshot.rto * 2, limits.rto_max);
+			const Millis left = settings.user_timeout_ms - (now - stamp);
+			arm(!settings.user_timeout_ms ? snapshot.rto
+			    : left <= 0               ? 1
+			                              : std::min(snapshot.rto, left));
+		}
+		dead = true;
+		EXPECT_GE(snapshot.rto, original);
+	}
+
+	// The peer has closed its window, and disappears after a while.
+	void run_persist()
+	{
+		snapshot.timer = Timer::persist;
+		received = now;
+		vanishes = now + between(0, 20000);
+		Millis stamp = -1;
+		arm(snapshot.rto);
+		for (;;)
+		{
+			look_until(fires);
+			if (stamp < 0)
+				stamp = now;
+			else if (settings.user_timeout_ms && now - stamp >= settings.user_timeout_ms)
+				break;
+			if (snapshot.probes >= limits.tcp_retries2)
+				break;
+			++snapshot.probes;
+			if (snapshot.backoff < limits.tcp_retries2)
+				++snapshot.backoff;
+			if (now < vanishes)
+				receive();
+			Millis when =
+				std::min(snapshot.rto << std::min(snapshot.backoff, 10), limits.rto_max);
+			if (settings.user_timeout_ms)
+				when =
+					std::clamp<Millis>(settings.user_timeout_ms - (now - stamp), 8, when);
+			arm(when);
+		}
+		dead = true;
+	}
+
+	void check()
+	{
+		EXPECT_TRUE(dead);
+		const Millis end = now;
+		if (end < vanishes) // a user timeout that killed a slow reader
+			return;
+		for (const Seen &seen : looks)
+		{
+			const Span span = verdict(seen.snapshot, settings, limits).gives_up_in;
+			const Millis left = end - seen.at;
+			ASSERT_TRUE(span.earliest && span.latest);
+			ASSERT_LE(*span.earliest, left) << describe(seen);
+			ASSERT_GE(*span.latest, left) << describe(seen);
+		}
+		const Detection d = detection(settings, limits, 400);
+		const Span &whole = snapshot.timer == Timer::keepalive ? d.idle
+		                    : snapshot.timer == Timer::persist ? d.stalled
+		                                                       : d.in_flight;
+		ASSERT_LE(*whole.earliest, end - vanishes);
+		ASSERT_GE(*whole.latest, end - vanishes);
+	}
+
+  private:
+	struct Seen
+	{
+		Millis at;
+		ConnectionSnapshot snapshot;
+	};
+
+	std::string describe(const Seen &seen) const
+	{
+		return "timer " + std::to_string(static_cast<int>(seen.snapshot.timer)) +
+		       " probes " + std::to_string(seen.snapshot.probes) + " retransmits " +
+		       std::to_string(seen.snapshot.retransmits) + " backoff " +
+		       std::to_string(seen.snapshot.backoff) + " expires " +
+		       std::to_string(seen.snapshot.expires) + " rto " +
+		       std::to_string(seen.snapshot.rto) + "; " +
+		       std::to_string(settings.idle_s) + "/" +
+		       std::to_string(settings.interval_s) + "/" +
+		       std::to_string(settings.count) + "/" +
+		       std::to_string(settings.user_timeout_ms);
+	}
+
+	Millis between(Millis least, Millis most)
+	{
+		return std::uniform_int_distribution<Millis>(least, most)(random);
+	}
+
+	void arm(Millis delay)
+	{
+		expires = now + delay;
+		// As a rule a little late, at times as late as it may be.
+		const Millis most = delay / 8 + 4;
+		fires = expires + (between(0, 2) ? between(0, most) : between(0, 1) * most);
+	}
+
+	void receive()
+	{
+		received = now;
+		snapshot.probes = 0;
+	}
+
+	// Goes on to `until`; looks at the socket on the way, once the peer has gone.
+	void look_until(Millis until)
+	{
+		for (int i = 0; i < 3; ++i)
+		{
+			const Millis at = between(now, std::max(now, until));
+			if (at < vanishes)
+				continue;
+			snapshot.expires = std::max<Millis>(expires - at, 0);
+			snapshot.last_ack_recv = at - received;
+			if (first_timeout)
+				snapshot.since_first_timeout = at - *first_timeout;
+			snapshot.last_data_recv = at - received + between(0, 1000);
+			looks.push_back({at, snapshot});
+		}
+		now = until;
+	}
+
+	DetectionSettings settings;
+	KernelLimits limits;
+	std::mt19937 random;
+	ConnectionSnapshot snapshot{};
+	Millis now = 1000000, received = 0, expires = 0, fires = 0, vanishes = 0;
+	bool dead = false;
+	Duration first_timeout;
+	std::vector<Seen> looks;
+};
+
+TEST(Simulated, Keepalive)
+{
+	for (unsigned seed = 0; seed < 30; ++seed)
+		for (const int idle : {1, 3, 20, 600})
+			for (const int interval : {1, 4, 75})
+				for (const int count : {1, 3, 9})
+					for (const int user_timeout : {0, 300, 2500, 30000})
+					{
+						Simulation s(
+							detection_settings_of(idle, interval, count, user_timeout),
+							usual, seed);
+						s.run_keepalive();
+						s.check();
+						if (HasFatalFailure())
+							return;
+					}
+}
+
+TEST(Simulated, Retransmission)
+{
+	for (unsigned seed = 0; seed < 200; ++seed)
+		for (const int retries2 : {1, 3, 5, 8, 15})
+			for (const Millis rto_max : {1000, 10000, 120000})
+				for (const int user_timeout : {0, 300, 2500, 30000, 300000})
+				{
+					Simulation s(detection_settings_of(7200, 75, 9, user_timeout),
+					             {retries2, rto_max}, seed);
+					s.run_retransmission();
+					s.check();
+					if (HasFatalFailure())
+						return;
+				}
+}
+
+TEST(Simulated, RetransmissionToAnUnreachableHost)
+{
+	for (unsigned seed = 0; seed < 400; ++seed)
+		for (const int retries2 : {1, 3, 5, 8, 15})
+			for (const Millis rto_max : {1000, 10000, 120000})
+				for (const bool timed : {false, true})
+				{
+					Simulation s(detection_settings_of(7200, 75, 9), {retries2, rto_max},
+					             seed);
+					s.run_retransmission(true, timed);
+					s.check();
+					if (HasFatalFailure())
+						return;
+				}
+}
+
+TEST(Simulated, RetransmissionThatTheKernelTimes)
+{
+	for (unsigned seed = 0; seed < 200; ++seed)
+		for (const int retries2 : {1, 3, 5, 8, 15})
+			for (const int user_timeout : {0, 300, 2500, 30000, 300000})
+			{
+				Simulation s(detection_settings_of(7200, 75, 9, user_timeout),
+				             {retries2, 120000}, seed);
+				s.run_retransmission(false, true);
+				s.check();
+				if (HasFatalFailure())
+					return;
+			}
+}
+
+TEST(Verdict, KnowsTheTimeOfTheFirstTimeoutOnly)
+{
+	TcpInfo info{};
+	info.retransmits = 3;
+	info.total_rto_recoveries = 1;
+	info.total_rto_time = 1234;
+	EXPECT_FALSE(since_first_timeout(info)); // an old kernel
+	info.received = 248;
+	EXPECT_EQ(since_first_timeout(info), Duration(1234));
+	info.total_rto_recoveries = 2;
+	EXPECT_FALSE(since_first_timeout(info));
+	info.total_rto_recoveries = 1;
+	info.retransmits = 0;
+	EXPECT_FALSE(since_first_timeout(info));
+}
+
+TEST(Simulated, ZeroWindow)
+{
+	for (unsigned seed = 0; seed < 200; ++seed)
+		for (const int retries2 : {1, 3, 5, 8, 15})
+			for (const Millis rto_max : {1000, 10000, 120000})
+				for (const int user_timeout : {0, 300, 2500, 30000})
+				{
+					// A user timeout may kill before the peer disappears: no subject
+					// here.
+					Simulation s(detection_settings_of(7200, 75, 9, user_timeout),
+					             {retries2, rto_max}, seed);
+					s.run_persist();
+					s.check();
+					if (HasFatalFailure())
+						return;
+				}
+}
+
+TEST(Verdict, Health)
+{
+	const DetectionSettings w = detection_settings_of(10, 2, 3);
+	const auto health = [&](const std::function<void(ConnectionSnapshot &)> &change)
+	{
+		ConnectionSnapshot snapshot = alive_and_idle();
+		change(snapshot);
+		return verdict(snapshot, w, usual).health;
+	};
+	EXPECT_EQ(health([](ConnectionSnapshot &) {}), Health::alive);
+	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.timer = Timer::off; }), Health::alive);
+	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.probes = 1; }), Health::probing);
+	EXPECT_EQ(health(
+				  [](ConnectionSnapshot &l)
+				  {
+					  l.timer = Timer::retransmit;
+					  l.unacked = 1;
+				  }),
+	          Health::alive);
+	EXPECT_EQ(health(
+				  [](ConnectionSnapshot &l)
+				  {
+					  l.timer = Timer::retransmit;
+					  l.unacked = 1;
+					  l.retransmits = 2;
+					  l.probes = 1;
+				  }),
+	          Health::retransmitting);
+	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.timer = Timer::persist; }),
+	          Health::zero_window);
+	EXPECT_EQ(health(
+				  [](ConnectionSnapshot &l)
+				  {
+					  l.timer = Timer::persist;
+					  l.probes = 2;
+				  }),
+	          Health::probing);
+	EXPECT_EQ(health(
+				  [](ConnectionSnapshot &l)
+				  {
+					  l.timer = Timer::retransmit;
+					  l.unacked = 3;
+					  l.snd_wnd = 0;
+				  }),
+	          Health::zero_window);
+	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.snd_wnd = 0; }), Health::alive);
+	for (const TcpState s : {TcpState::close_wait, TcpState::last_ack, TcpState::closing})
+		EXPECT_EQ(health([s](ConnectionSnapshot &l) { l.state = s; }),
+		          Health::closed_by_peer);
+	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.state = TcpState::close; }),
+	          Health::dead);
+}
+
+TEST(Verdict, TheDeadDieNow)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.state = TcpState::close;
+	snapshot.timer = Timer::off;
+	const Span gives_up_in =
+		verdict(snapshot, detection_settings_of(10, 2, 3), usual).gives_up_in;
+	EXPECT_EQ(gives_up_in.earliest, Duration(0));
+	EXPECT_EQ(gives_up_in.latest, Duration(0));
+}
+
+TEST(Verdict, WithoutKeepaliveAnIdlePeerIsNeverGivenUp)
+{
+	DetectionSettings w = detection_settings_of(10, 2, 3, 5000);
+	w.keepalive = false;
+	w.dead_after_ms = 5000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::off;
+	EXPECT_FALSE(verdict(snapshot, w, usual).gives_up_in.earliest);
+	EXPECT_FALSE(verdict(snapshot, w, usual).gives_up_in.latest);
+	snapshot.timer = Timer::retransmit;
+	snapshot.unacked = 1;
+	EXPECT_TRUE(verdict(snapshot, w, usual).gives_up_in.latest);
+}
+
+TEST(Verdict, KeepaliveCountsDown)
+{
+	ConnectionSnapshot snapshot =
+		alive_and_idle(); // silent for 5 s, the timer fires in 5 s
+	const DetectionSettings w = detection_settings_of(10, 2, 3);
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 5000 + 3 * 2000);
+	snapshot.last_data_recv = snapshot.last_ack_recv = 13000;
+	snapshot.probes = 2;
+	snapshot.expires = 1000;
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 1000 + 2000);
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest,
+	          1000 + lateness(10000) + late(2000));
+}
+
+TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelAsks)
+{
+	DetectionSettings w = detection_settings_of(10, 75, 9);
+	w.dead_after_ms = 30000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 5000 + 30000);
+
+	snapshot.probes = 1;
+	snapshot.last_data_recv = snapshot.last_ack_recv = 22000; // asked for some 12 s
+	snapshot.expires = 63000;
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 12000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 12000 + 2000);
+
+	snapshot.asked_for = 20000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 10000);
+	EXPECT_EQ(*gives_up_in.latest, 12000);
+
+	snapshot.asked_for = 31000;
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 0);
+
+	// The guard does not look: only the kernel is left.
+	w.watch_interval_ms = 0;
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 63000 + 8 * 75000);
+}
+
+TEST(Verdict, DeadAfterSparesAPeerThatWasSilentBeforeItWasAsked)
+{
+	DetectionSettings w = detection_settings_of(7200, 75, 9);
+	w.dead_after_ms = 30000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.last_data_recv = snapshot.last_ack_recv = 3600000;
+	snapshot.timer = Timer::retransmit;
+	snapshot.unacked = 1;
+	snapshot.expires = 100;
+	EXPECT_FALSE(asking(snapshot));
+	EXPECT_GE(*verdict(snapshot, w, usual).gives_up_in.earliest, 30000);
+}
+
+TEST(Verdict, StallTimeout)
+{
+	DetectionSettings w = detection_settings_of(10, 2, 3);
+	w.stall_timeout_ms = 60000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	EXPECT_FALSE(zero_window(snapshot));
+	snapshot.timer = Timer::persist;
+	EXPECT_TRUE(zero_window(snapshot));
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 62000);
+	snapshot.stalled_for = 50000;
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 10000);
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 12000);
+}
+
+TEST(Verdict, AskingKnowsEveryKindOfQuestion)
+{
+	const ConnectionSnapshot idle = alive_and_idle();
+	EXPECT_FALSE(asking(idle));
+	ConnectionSnapshot snapshot = idle;
+	snapshot.probes = 1;
+	EXPECT_TRUE(asking(snapshot));
+	snapshot = idle;
+	snapshot.retransmits = 1;
+	EXPECT_TRUE(asking(snapshot));
+	snapshot = idle;
+	snapshot.retransmitted = 1;
+	EXPECT_TRUE(asking(snapshot));
+	snapshot = idle;
+	snapshot.last_ack_recv = 100;
+	EXPECT_EQ(silent_for(snapshot), 100);
+}
+
+// What the kernel may report while timers and options change under our hands.
+TEST(Verdict, IsSaneForWhateverTheKernelSays)
+{
+	std::mt19937 random(1);
+	const auto pick = [&](std::initializer_list<Millis> values)
+	{
+		return values.begin()[random() % values.size()];
+	};
+	for (int i = 0; i < 200000; ++i)
+	{
+		ConnectionSnapshot snapshot{};
+		snapshot.state = static_cast<TcpState>(random() % 14);
+		snapshot.timer = static_cast<Timer>(random() % 5);
+		snapshot.expires = pick({0, 1, 200, 100000, UINT32_MAX});
+		snapshot.retransmits = static_cast<int>(pick({0, 1, 5, 15, 255}));
+		snapshot.probes = static_cast<int>(pick({0, 1, 5, 127, 255}));
+		snapshot.backoff = static_cast<int>(pick({0, 1, 5, 15, 255}));
+		snapshot.rto = pick({0, 1, 204, 120000, 4294967});
+		snapshot.unacked = static_cast<std::uint32_t>(pick({0, 1}));
+		snapshot.retransmitted = static_cast<std::uint32_t>(pick({0, 1}));
+		snapshot.last_data_recv = pick({0, 5000, UINT32_MAX});
+		snapshot.last_ack_recv = pick({0, 5000, UINT32_MAX});
+		if (random() % 2)
+			snapshot.snd_wnd = static_cast<std::uint32_t>(pick({0, 65535}));
+		if (random() % 2)
+			snapshot.asked_for = snapshot.stalled_for = pick({0, 1000, INT32_MAX});
+		DetectionSettings w = detection_settings_of(
+			static_cast<int>(pick({1, 32767})), static_cast<int>(pick({1, 32767})),
+			static_cast<int>(pick({1, 127})),
+			static_cast<int>(pick({0, 1, 30000, INT32_MAX})));
+		w.keepalive = random() % 4;
+		w.dead_after_ms = static_cast<int>(pick({0, 1000, INT32_MAX}));
+		w.stall_timeout_ms = static_cast<int>(pick({0, 1000, INT32_MAX}));
+		w.watch_interval_ms = static_cast<int>(pick({0, 1000, INT32_MAX}));
+		const Span span =
+			verdict(snapshot, w,
+		            {static_cast<int>(pick({0, 15, 255})), pick({1000, 120000})})
+				.gives_up_in;
+		ASSERT_EQ(span.earliest.has_value(), span.latest.has_value());
+		if (span.earliest)
+		{
+			ASSERT_GE(*span.earliest, 0);
+			ASSERT_LE(*span.earliest, *span.latest);
+		}
+	}
+}
+
+} // namespace

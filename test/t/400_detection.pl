@@ -18,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 # The kernel's defaults made quick, for the cells that depend on them; the real ones
-# are only arithmetic (test/unit/policy_detection.cpp).
+# are only arithmetic (test/unit/model_detection.cpp).
 my $retries = 4;
 my %sysctl = (tcp_keepalive_time => 3, tcp_keepalive_intvl => 1, tcp_keepalive_probes => 3,
 	tcp_retries2 => $retries);

@@ -6,7 +6,7 @@
 #include "pg/functions/datums.hpp"
 #include "pg/functions/preload.hpp"
 #include "pg/policy/matching.hpp"
-#include "pg/session/guc_hooks.hpp"
+#include "pg/setting_records.hpp"
 #include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
 

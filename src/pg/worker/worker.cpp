@@ -3,7 +3,7 @@
 #include "pg/worker/worker.hpp"
 
 #include "pg/compat.hpp"
-#include "pg/session/guc_hooks.hpp"
+#include "pg/setting_records.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/worker/distribution.hpp"

@@ -276,7 +276,7 @@ try
 		                    copy(s.description)};
 	return rows;
 }
-catch (const std::exception &)
+catch (...)
 {
 	return nullptr;
 }

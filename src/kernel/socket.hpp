@@ -50,7 +50,7 @@ enum class TcpState : std::uint8_t
 };
 
 // A state as a bit of a mask of states.
-constexpr std::uint32_t state_bit(TcpState state)
+constexpr std::uint32_t state_bit(TcpState state) noexcept
 {
 	return std::uint32_t{1} << static_cast<unsigned>(state);
 }
@@ -71,7 +71,7 @@ enum class Timer : std::uint8_t
 const char *timer_name(Timer timer) noexcept;
 
 // Any other number is off: 5 (delayed ACK, newer kernels) says nothing of the peer.
-constexpr Timer timer_of(std::uint8_t kernel_number)
+constexpr Timer timer_of(std::uint8_t kernel_number) noexcept
 {
 	return kernel_number <= 4 ? static_cast<Timer>(kernel_number) : Timer::off;
 }

@@ -45,22 +45,22 @@ template <typename T> std::uint64_t load(const unsigned char *at)
 
 } // namespace
 
-std::uint8_t TcpInfo::snd_wscale() const
+std::uint8_t TcpInfo::snd_wscale() const noexcept
 {
 	return byte_bit_field(window_scales, 0, 4);
 }
 
-std::uint8_t TcpInfo::rcv_wscale() const
+std::uint8_t TcpInfo::rcv_wscale() const noexcept
 {
 	return byte_bit_field(window_scales, 4, 4);
 }
 
-std::uint8_t TcpInfo::delivery_rate_app_limited() const
+std::uint8_t TcpInfo::delivery_rate_app_limited() const noexcept
 {
 	return byte_bit_field(flags, 0, 1);
 }
 
-std::uint8_t TcpInfo::fastopen_client_fail() const
+std::uint8_t TcpInfo::fastopen_client_fail() const noexcept
 {
 	return byte_bit_field(flags, 1, 2);
 }

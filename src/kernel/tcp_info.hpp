@@ -109,10 +109,10 @@ struct TcpInfo
 	// Bytes of this struct that the kernel filled, from the start: 0 is none.
 	std::uint32_t received;
 
-	std::uint8_t snd_wscale() const;
-	std::uint8_t rcv_wscale() const;
-	std::uint8_t delivery_rate_app_limited() const;
-	std::uint8_t fastopen_client_fail() const;
+	std::uint8_t snd_wscale() const noexcept;
+	std::uint8_t rcv_wscale() const noexcept;
+	std::uint8_t delivery_rate_app_limited() const noexcept;
+	std::uint8_t fastopen_client_fail() const noexcept;
 };
 
 static_assert(std::is_trivially_copyable_v<TcpInfo> &&
@@ -148,10 +148,10 @@ struct TcpInfoField
 	std::uint8_t width;   // a bit-field's width, else 0: the whole unit
 
 	// The number of received bytes from which the field is there.
-	constexpr std::uint32_t end() const { return offset + std::uint32_t{size}; }
+	constexpr std::uint32_t end() const noexcept { return offset + std::uint32_t{size}; }
 };
 
-constexpr bool has_field(const TcpInfo &info, const TcpInfoField &field)
+constexpr bool has_field(const TcpInfo &info, const TcpInfoField &field) noexcept
 {
 	return field.end() <= info.received;
 }
@@ -161,7 +161,8 @@ constexpr bool has_field(const TcpInfo &info, const TcpInfoField &field)
 std::optional<std::uint64_t> value_of(const TcpInfo &info,
                                       const TcpInfoField &field) noexcept;
 
-constexpr TcpInfoField whole_field(const char *name, std::size_t offset, std::size_t size)
+constexpr TcpInfoField whole_field(const char *name, std::size_t offset,
+                                   std::size_t size) noexcept
 {
 	return {name, static_cast<std::uint16_t>(offset), static_cast<std::uint8_t>(size), 0,
 	        0};

@@ -124,7 +124,7 @@ Span learnt_at_work(const Span &verdict, const DetectionSettings &settings)
 } // namespace
 
 Detection detection(const DetectionSettings &settings, const KernelLimits &limits,
-                    Millis rto)
+                    Millis rto) noexcept
 {
 	const Duration first_probe =
 		settings.keepalive ? Duration(latest_first_probe(settings)) : Duration();

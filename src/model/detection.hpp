@@ -25,7 +25,7 @@ struct DetectionSettings
 	std::int32_t watch_interval_ms; // keepalive_guard.watch_interval; 0: no guard
 };
 
-inline bool operator==(const DetectionSettings &a, const DetectionSettings &b)
+inline bool operator==(const DetectionSettings &a, const DetectionSettings &b) noexcept
 {
 	auto all = [](const DetectionSettings &w)
 	{
@@ -66,6 +66,6 @@ struct Detection
 // `rto` is the retransmission timeout to reckon with, without back-off, in ms; with a
 // longer round trip than that the worst cases do not hold.
 Detection detection(const DetectionSettings &settings, const KernelLimits &limits,
-                    Millis rto = tcp_timeout_init);
+                    Millis rto = tcp_timeout_init) noexcept;
 
 } // namespace guard

@@ -20,21 +20,21 @@ struct Span
 	Duration latest;
 };
 
-constexpr Duration sooner(Duration a, Duration b)
+constexpr Duration sooner(Duration a, Duration b) noexcept
 {
 	if (!a || !b)
 		return a ? a : b;
 	return std::min(*a, *b);
 }
 
-constexpr Duration later(Duration a, Duration b)
+constexpr Duration later(Duration a, Duration b) noexcept
 {
 	if (!a || !b)
 		return std::nullopt;
 	return std::max(*a, *b);
 }
 
-constexpr Duration sum(Duration a, Duration b)
+constexpr Duration sum(Duration a, Duration b) noexcept
 {
 	if (!a || !b)
 		return std::nullopt;
@@ -42,12 +42,12 @@ constexpr Duration sum(Duration a, Duration b)
 }
 
 // When the first of two things happens that happen independently.
-constexpr Span first_of(const Span &a, const Span &b)
+constexpr Span first_of(const Span &a, const Span &b) noexcept
 {
 	return {sooner(a.earliest, b.earliest), sooner(a.latest, b.latest)};
 }
 
-constexpr Span never()
+constexpr Span never() noexcept
 {
 	return {std::nullopt, std::nullopt};
 }

@@ -127,7 +127,7 @@ std::string readable(Millis t)
 //   from a slow reader in time, and only stall_timeout keeps the promise.  Those who
 //   would rather keep slow readers leave stall_timeout out and lose nothing else.
 Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
-               const KernelLimits &limits)
+               const KernelLimits &limits) noexcept
 {
 	if (watch_interval_ms <= 0)
 		return impossible(PlanError::nobody_watches, 0);

@@ -45,7 +45,7 @@ struct Plan
 // The settings that find a dead peer within intent.detect_within in every state and send
 // a probe often enough for intent.path_idle_timeout.
 Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
-               const KernelLimits &limits);
+               const KernelLimits &limits) noexcept;
 
 // The same for the client's side, as a libpq connection string.  The client side has no
 // dead_after, so it takes a user timeout, which also ends the connection to a living

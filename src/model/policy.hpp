@@ -64,8 +64,8 @@ struct Settings
 	std::int32_t dead_after_ms;    // 0: none
 	std::int32_t stall_timeout_ms; // 0: none
 
-	bool has(Setting s) const { return (set_mask >> static_cast<int>(s)) & 1; }
-	std::int32_t get(Setting s) const { return value[static_cast<int>(s)]; }
+	bool has(Setting s) const noexcept { return (set_mask >> static_cast<int>(s)) & 1; }
+	std::int32_t get(Setting s) const noexcept { return value[static_cast<int>(s)]; }
 };
 
 // How a role or database pattern is to be read.

@@ -22,7 +22,7 @@ Millis shifted(Millis value, int doublings, Millis limit)
 
 } // namespace
 
-Millis retransmission_limit(const KernelLimits &limits)
+Millis retransmission_limit(const KernelLimits &limits) noexcept
 {
 	const int doublings = floor_log2(limits.rto_max / tcp_rto_min);
 	const int retries = std::max(limits.tcp_retries2, 0);
@@ -32,12 +32,12 @@ Millis retransmission_limit(const KernelLimits &limits)
 	       (retries - doublings) * limits.rto_max;
 }
 
-Millis backed_off(Millis rto, int backoff, const KernelLimits &limits)
+Millis backed_off(Millis rto, int backoff, const KernelLimits &limits) noexcept
 {
 	return shifted(rto, backoff, limits.rto_max);
 }
 
-Millis persist_period(Millis rto, int backoff, const KernelLimits &limits)
+Millis persist_period(Millis rto, int backoff, const KernelLimits &limits) noexcept
 {
 	// ilog2(TCP_RTO_MAX / TCP_RTO_MIN) + 1, of the constants.
 	constexpr int most_doublings = 10;

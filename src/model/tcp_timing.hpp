@@ -22,26 +22,26 @@ constexpr Millis tcp_timeout_init = 1000;
 // wheel's level n holds delays of 63 * 8^(n-1) jiffies and more with a granularity of
 // 8^n (LVL_START, LVL_GRAN), which is at most 8/63 of the delay.  What is added covers
 // the rounding to jiffies, twice, at HZ=100.
-constexpr Millis lateness(Millis delay)
+constexpr Millis lateness(Millis delay) noexcept
 {
 	return (delay * 8 + 62) / 63 + 20;
 }
 
-constexpr Millis late(Millis delay)
+constexpr Millis late(Millis delay) noexcept
 {
 	return delay + lateness(delay);
 }
 
 // tcp_model_timeout(): how long after the first retransmission retransmits_timed_out()
 // gives up without a user timeout.  It does not depend on the connection's own RTO.
-Millis retransmission_limit(const KernelLimits &limits);
+Millis retransmission_limit(const KernelLimits &limits) noexcept;
 
 // The retransmission timeout after `backoff` doublings of `rto`
 // (tcp_retransmit_timer).
-Millis backed_off(Millis rto, int backoff, const KernelLimits &limits);
+Millis backed_off(Millis rto, int backoff, const KernelLimits &limits) noexcept;
 
 // tcp_probe0_when(): the time between two probes of a zero window.  backoff stops
 // growing at tcp_retries2 (tcp_send_probe0).
-Millis persist_period(Millis rto, int backoff, const KernelLimits &limits);
+Millis persist_period(Millis rto, int backoff, const KernelLimits &limits) noexcept;
 
 } // namespace guard

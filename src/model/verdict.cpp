@@ -341,7 +341,7 @@ Health health(const ConnectionSnapshot &snapshot)
 
 } // namespace
 
-Duration since_first_timeout(const TcpInfo &info)
+Duration since_first_timeout(const TcpInfo &info) noexcept
 {
 	// The last of the fields in question.
 	constexpr auto time = whole_field("total_rto_time", offsetof(TcpInfo, total_rto_time),
@@ -351,17 +351,17 @@ Duration since_first_timeout(const TcpInfo &info)
 	return info.total_rto_time;
 }
 
-Millis silent_for(const ConnectionSnapshot &snapshot)
+Millis silent_for(const ConnectionSnapshot &snapshot) noexcept
 {
 	return std::min(snapshot.last_data_recv, snapshot.last_ack_recv);
 }
 
-bool asking(const ConnectionSnapshot &snapshot)
+bool asking(const ConnectionSnapshot &snapshot) noexcept
 {
 	return snapshot.probes > 0 || snapshot.retransmits > 0 || snapshot.retransmitted > 0;
 }
 
-bool zero_window(const ConnectionSnapshot &snapshot)
+bool zero_window(const ConnectionSnapshot &snapshot) noexcept
 {
 	return snapshot.timer == Timer::persist ||
 	       (snapshot.timer == Timer::retransmit && snapshot.unacked > 0 &&
@@ -389,7 +389,7 @@ const char *health_name(Health health) noexcept
 }
 
 Verdict verdict(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
-                const KernelLimits &limits)
+                const KernelLimits &limits) noexcept
 {
 	if (snapshot.state == TcpState::close)
 		return {Health::dead, {0, 0}};

@@ -62,22 +62,22 @@ struct Verdict
 // tcpi_total_rto_time, from 6.7, is the time from the first retransmission on timeout
 // until now, for as long as that is the first such episode of the connection: the time of
 // earlier ones is in it too (tcp_get_info, tcp_update_rto_stats).
-Duration since_first_timeout(const TcpInfo &info);
+Duration since_first_timeout(const TcpInfo &info) noexcept;
 
 // How long nothing has been received, as tcp_keepalive_timer() reckons it
 // (keepalive_time_elapsed).
-Millis silent_for(const ConnectionSnapshot &snapshot);
+Millis silent_for(const ConnectionSnapshot &snapshot) noexcept;
 
 // Whether the kernel waits for an answer: probes or retransmissions are out that
 // nothing received has answered.  Silence counts for dead_after only while this holds,
 // and from the moment it began.  That keepalive probes are out still counts when data
 // is written later, since only an ACK clears tcpi_probes.
-bool asking(const ConnectionSnapshot &snapshot);
+bool asking(const ConnectionSnapshot &snapshot) noexcept;
 
 // Whether data waits for the peer to open its window.
-bool zero_window(const ConnectionSnapshot &snapshot);
+bool zero_window(const ConnectionSnapshot &snapshot) noexcept;
 
 Verdict verdict(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
-                const KernelLimits &limits);
+                const KernelLimits &limits) noexcept;
 
 } // namespace guard

@@ -1,5 +1,5 @@
-# The test library itself, with a plain PostgreSQL: that hosts are apart, that
-# dropped packets are dropped, and that the oracle tells what the kernel has.
+# The test library itself, with a server that does not load the extension: hosts are
+# separate, packets are dropped, and KernelSockets reads what the kernel has.
 use strict;
 use warnings;
 
@@ -28,31 +28,31 @@ sub capabilities
 
 my ($postmaster) = $node->safe_psql('postgres', 'SELECT pg_read_file($$postmaster.pid$$)') =~ /^(\d+)/;
 is(capabilities($postmaster), '0', 'the server has no capability');
-isnt(capabilities($$), '0', 'the test has some');
+isnt(capabilities($$), '0', 'the test process has capabilities');
 my ($capabilities) = $host->run('grep', 'CapPrm', '/proc/self/status');
-like($capabilities, qr/^CapPrm:\s+0+$/, 'a client has none');
-isnt($>, 0, 'nor is the test root');
+like($capabilities, qr/^CapPrm:\s+0+$/, 'a client process has no capability');
+isnt($>, 0, 'the test process does not run as root');
 
 # --- connections ------------------------------------------------------------------
 
 my $session = $node->session(host => $host, application_name => 'lab');
-is($session->value('SELECT pg_backend_pid()'), $session->pid, 'a session tells its pid');
-is($session->value('SELECT host(inet_client_addr())'), $host->address, 'its address is the host\'s');
-is($session->value('SELECT inet_client_port()'), $session->port, 'its port too');
-is($session->parameter('application_name'), 'lab', 'it keeps its startup parameters');
+is($session->value('SELECT pg_backend_pid()'), $session->pid, 'pid() is the pid of the session\'s backend');
+is($session->value('SELECT host(inet_client_addr())'), $host->address, 'a session connects from its host\'s address');
+is($session->value('SELECT inet_client_port()'), $session->port, 'port() is the client\'s port');
+is($session->parameter('application_name'), 'lab', 'parameter() has the startup parameters that the server reported');
 
 my $session6 = $node->session(host => $other, ipv6 => 1);
-is($session6->value('SELECT host(inet_client_addr())'), $other->address6, 'IPv6');
+is($session6->value('SELECT host(inet_client_addr())'), $other->address6, 'a session connects over IPv6');
 
 my $unix = $node->unix_session;
-is($unix->value('SELECT inet_client_addr()'), undef, 'a Unix socket');
-is($unix->port, undef, 'has no port');
+is($unix->value('SELECT inet_client_addr()'), undef, 'a session over a Unix socket has no client address');
+is($unix->port, undef, 'a session over a Unix socket has no client port');
 $unix->terminate;
 
 my ($stdout, $stderr, $status) =
   $host->run('psql', '-XAtc', 'SELECT host(inet_client_addr())',
 	"host=@{[$host->server]} port=$port user=postgres dbname=postgres");
-is("$stdout$stderr$status", $host->address . '0', 'psql in a host');
+is("$stdout$stderr$status", $host->address . '0', 'psql in a host connects from that host');
 ($stdout, $stderr, $status) = $other->run('python3', '-c', <<"END");
 import psycopg2
 connection = psycopg2.connect("host=@{[$other->server6]} port=$port user=postgres dbname=postgres")
@@ -60,24 +60,24 @@ cursor = connection.cursor()
 cursor.execute("SELECT host(inet_client_addr())")
 print(cursor.fetchone()[0])
 END
-is("$stdout$stderr$status", $other->address6 . '0', 'psycopg2 in a host');
+is("$stdout$stderr$status", $other->address6 . '0', 'psycopg2 in a host connects from that host');
 
 # --- results ----------------------------------------------------------------------
 
 is_deeply($session->query("SELECT 1, NULL UNION ALL SELECT 2, ''"), [ [ 1, undef ], [ 2, '' ] ],
-	'rows with NULL and the empty string');
+	'query() tells NULL from the empty string');
 my $result = $session->try('SELECT 1/0');
-is($result->{error}{sqlstate}, '22012', 'an error\'s SQLSTATE');
-is($session->value('SELECT 3'), 3, 'the session goes on after an error');
+is($result->{error}{sqlstate}, '22012', 'try() returns an error\'s SQLSTATE');
+is($session->value('SELECT 3'), 3, 'a session works after an error');
 $result = $session->try("DO \$\$BEGIN RAISE WARNING 'careful' USING HINT = 'look'; END\$\$");
-is($result->{notices}[0]{message}, 'careful', 'a warning');
-is($result->{notices}[0]{hint}, 'look', 'and its hint');
+is($result->{notices}[0]{message}, 'careful', 'try() returns a warning');
+is($result->{notices}[0]{hint}, 'look', 'try() returns a warning\'s hint');
 $session->send('SELECT pg_sleep(0.3), 4');
-is_deeply($session->result->{rows}, [ [ '', 4 ] ], 'a result that is waited for later');
-ok(!eval { $node->session(user => 'nobody_at_all'); 1 }, 'a refused connection dies');
-like($@, qr/^FATAL: 28000: role "nobody_at_all"/, 'with the server\'s message');
+is_deeply($session->result->{rows}, [ [ '', 4 ] ], 'result() waits for the result of send()');
+ok(!eval { $node->session(user => 'nobody_at_all'); 1 }, 'new() dies when the server refuses the connection');
+like($@, qr/^FATAL: 28000: role "nobody_at_all"/, 'new() dies with the server\'s message');
 
-# --- the oracle -------------------------------------------------------------------
+# --- KernelSockets ----------------------------------------------------------------
 
 foreach my $s ($session, $session6)
 {
@@ -89,30 +89,30 @@ foreach my $s ($session, $session6)
 		{
 			keepalive => 1, idle => 123, interval => 45, count => 6, user_timeout => 7890,
 			port => $s->port },
-		"what SET did is in the kernel, $family");
+		"socket_options() has the values that SET gave, $family");
 	wait_until_acknowledged($s->port);
 	my $line = socket_line($s->port);
-	is($line->{state}, 'ESTAB', "ss has the socket, $family");
-	is($line->{timer}{name}, 'keepalive', 'with a keepalive timer');
-	cmp_ok($line->{timer}{expires}, '>', 100_000, 'that runs out late');
-	cmp_ok($line->{timer}{expires}, '<=', 123_000, 'but not too late');
+	is($line->{state}, 'ESTAB', "socket_line() finds an established socket, $family");
+	is($line->{timer}{name}, 'keepalive', "socket_line() has a keepalive timer, $family");
+	cmp_ok($line->{timer}{expires}, '>', 100_000, "the keepalive timer expires after 100 s, $family");
+	cmp_ok($line->{timer}{expires}, '<=', 123_000, "the keepalive timer expires within tcp_keepalives_idle, $family");
 	my $so_cookie = 57;
 	is($line->{cookie}, unpack('Q', getsockopt client_socket($s->pid), SOL_SOCKET, $so_cookie),
-		'and the socket\'s cookie');
+		"socket_line() has the socket's cookie, $family");
 }
 {
 	my $socket = client_socket($session->pid, $session->port);
 	setsockopt $socket, SOL_SOCKET, SO_KEEPALIVE, 0;
 }
-is(socket_options($session->pid)->{keepalive}, 0, 'SO_KEEPALIVE off is seen');
-is(socket_line($session->port)->{timer}, undef, 'and has no timer');
-is(socket_options($session->pid, 1), undef, 'no options for a port that is not there');
-is(ss_milliseconds('9.120ms'), 9120, 'ss: seconds and milliseconds');
-is(ss_milliseconds('9.120sec'), 9120, 'ss: the same of newer versions');
-is(ss_milliseconds('450ms'), 450, 'ss: milliseconds');
-is(ss_milliseconds('12sec'), 12_000, 'ss: seconds');
-is(ss_milliseconds('119min'), 7_140_000, 'ss: minutes');
-is(ss_milliseconds('1min5.020ms'), 65_020, 'ss: all of them');
+is(socket_options($session->pid)->{keepalive}, 0, 'socket_options() shows that SO_KEEPALIVE is off');
+is(socket_line($session->port)->{timer}, undef, 'a socket with SO_KEEPALIVE off has no timer');
+is(socket_options($session->pid, 1), undef, 'socket_options() is undef for a port without a connection');
+is(ss_milliseconds('9.120ms'), 9120, 'ss_milliseconds() reads seconds with a fraction, as older versions write');
+is(ss_milliseconds('9.120sec'), 9120, 'ss_milliseconds() reads seconds with a fraction, as newer versions write');
+is(ss_milliseconds('450ms'), 450, 'ss_milliseconds() reads milliseconds');
+is(ss_milliseconds('12sec'), 12_000, 'ss_milliseconds() reads seconds');
+is(ss_milliseconds('119min'), 7_140_000, 'ss_milliseconds() reads minutes');
+is(ss_milliseconds('1min5.020ms'), 65_020, 'ss_milliseconds() reads minutes, seconds and a fraction');
 
 # --- silence ----------------------------------------------------------------------
 
@@ -125,8 +125,8 @@ sub fast_keepalive
 	return $s;
 }
 
-# Waits until a client's unanswered probes are as asked.
-sub unanswered
+# Waits until the number of a client's unanswered probes satisfies a condition.
+sub wait_for_probes
 {
 	my ($s, $wanted) = @_;
 	my $until = time + 8;
@@ -143,31 +143,31 @@ my $neighbour = fast_keepalive($node->session(host => $host), 1, 1, 3);
 my $elsewhere = fast_keepalive($node->session(host => $other), 1, 1, 3);
 
 $host->drop(port => $victim->port);
-ok(unanswered($victim, sub { $_[0] > 0 }), 'a dropped client answers no probe');
-is(socket_line($neighbour->port)->{timer}{count}, 0, 'one beside it does');
+ok(wait_for_probes($victim, sub { $_[0] > 0 }), 'a client whose packets are dropped does not answer probes');
+is(socket_line($neighbour->port)->{timer}{count}, 0, 'another client of the same host answers probes');
 $host->restore;
-ok(unanswered($victim, sub { $_[0] == 0 }), 'so does it again when restored');
-is($victim->value('SELECT 5'), 5, 'and goes on');
+ok(wait_for_probes($victim, sub { $_[0] == 0 }), 'a restored client answers probes again');
+is($victim->value('SELECT 5'), 5, 'a restored client\'s session works');
 fast_keepalive($victim, 1, 1, 3);
 
 my $log = $node->log_end;
 $host->drop;
 my $gone = $node->wait_for_exit($victim->pid, 20);
-cmp_ok($gone, '>', 2.4, "a silent client lives on as the kernel promises ($gone s)");
-cmp_ok($gone, '<', 8, 'and then no longer');
-ok(defined $node->wait_for_exit($neighbour->pid, 5), 'so does all of its host');
-is($elsewhere->value('SELECT 6'), 6, 'but no other host');
+cmp_ok($gone, '>', 2.4, "the backend of a silent client does not end before the kernel's timeout ($gone s)");
+cmp_ok($gone, '<', 8, 'the backend of a silent client ends after the kernel\'s timeout');
+ok(defined $node->wait_for_exit($neighbour->pid, 5), 'every client of the dropped host is lost');
+is($elsewhere->value('SELECT 6'), 6, 'a client of another host is not affected');
 is($node->log_count(qr/could not receive data from client: Connection timed out/, $log),
-	2, 'PostgreSQL says why');
+	2, 'PostgreSQL logs why each connection was lost');
 $host->restore;
 
-# --- other ways to go -------------------------------------------------------------
+# --- other ways to lose a connection ----------------------------------------------
 
 $log = $node->log_end;
 $victim = fast_keepalive($node->session(host => $host), 1, 1, 9);
 $host->refuse;
-ok(defined $node->wait_for_exit($victim->pid, 8), 'a probe is answered by a reset');
-is($node->log_count(qr/Connection reset by peer/, $log), 1, 'which PostgreSQL tells');
+ok(defined $node->wait_for_exit($victim->pid, 8), 'refuse() answers a probe with a reset');
+is($node->log_count(qr/Connection reset by peer/, $log), 1, 'PostgreSQL logs the reset');
 $host->restore;
 
 $log = $node->log_end;
@@ -175,41 +175,41 @@ $victim = $node->session(host => $host);
 $victim->query('SET tcp_user_timeout = 1000');
 $host->unreachable;
 $victim->send('SELECT 7');
-ok(!defined $node->wait_for_exit($victim->pid, 1), 'a query is not received from an unreachable host');
+ok(!defined $node->wait_for_exit($victim->pid, 1), 'unreachable() drops a query');
 $host->restore;
-is_deeply($victim->result->{rows}, [ [7] ], 'until it is restored');
+is_deeply($victim->result->{rows}, [ [7] ], 'the server answers the query after restore()');
 $victim->query('SET client_connection_check_interval = 0');
 $victim->send('SELECT pg_sleep(0.5), 8');
 sleep 0.3;
 $host->unreachable;
-ok(defined $node->wait_for_exit($victim->pid, 10), 'the answer to an unreachable host ends it');
-is($node->log_count(qr/No route to host/, $log), 1, 'by the ICMP error');
+ok(defined $node->wait_for_exit($victim->pid, 10), 'a connection ends when its answer cannot reach the host');
+is($node->log_count(qr/No route to host/, $log), 1, 'PostgreSQL logs the ICMP error');
 $host->restore;
 
 $log = $node->log_end;
 $victim = fast_keepalive($node->session(host => $host), 1, 1, 3);
 $host->power_off;
-ok(defined $node->wait_for_exit($victim->pid, 10), 'a neighbour that is gone');
-is($node->log_count(qr/Connection timed out/, $log), 1, 'has timed out');
+ok(defined $node->wait_for_exit($victim->pid, 10), 'a connection to a host without power ends');
+is($node->log_count(qr/Connection timed out/, $log), 1, 'PostgreSQL logs that a connection to a host without power timed out');
 $host->restore;
 
 $victim = fast_keepalive($node->session(host => $host), 1, 1, 2);
 $host->link_down;
-ok(defined $node->wait_for_exit($victim->pid, 10), 'a link that is down');
+ok(defined $node->wait_for_exit($victim->pid, 10), 'a connection over a link that is down ends');
 $host->restore;
-is($node->session(host => $host, ipv6 => 1)->value('SELECT 9'), 9, 'is up again, IPv6 too');
+is($node->session(host => $host, ipv6 => 1)->value('SELECT 9'), 9, 'restore() brings the link up again, with its IPv6 address');
 
 $log = $node->log_end;
 $victim = $node->session(host => $host);
 $victim->vanish;
-ok(defined $node->wait_for_exit($victim->pid, 5), 'FIN without Terminate');
+ok(defined $node->wait_for_exit($victim->pid, 5), 'a backend ends after vanish()');
 $victim = $node->session(host => $host);
 $victim->reset;
-ok(defined $node->wait_for_exit($victim->pid, 5), 'a reset');
-is($node->log_count(qr/Connection reset by peer/, $log), 1, 'is told');
+ok(defined $node->wait_for_exit($victim->pid, 5), 'a backend ends after reset()');
+is($node->log_count(qr/Connection reset by peer/, $log), 1, 'PostgreSQL logs a reset by the client');
 $victim = $node->session(host => $host);
 $victim->half_close;
-ok(defined $victim->wait_for_end(5), 'the server closes too after a FIN');
+ok(defined $victim->wait_for_end(5), 'the server closes the connection after half_close()');
 
 # --- a client that does not read ----------------------------------------------------
 
@@ -222,7 +222,7 @@ foreach (1 .. 50)
 	last if $timer eq 'persist';
 	sleep 0.1;
 }
-is($timer, 'persist', 'a client that does not read closes its window');
-is(scalar @{ $reader->result->{rows} }, 20_000, 'it can still read all of it');
+is($timer, 'persist', 'the server\'s persist timer runs when a client does not read');
+is(scalar @{ $reader->result->{rows} }, 20_000, 'a client that paused can still read the whole result');
 
 done_testing();

@@ -1,5 +1,5 @@
-# Every kind of policy is in the kernel before a session's first query, and SHOW,
-# pg_settings and keepalive_status() tell the same.
+# Policies of every kind are in the kernel before a session's first query, and SHOW,
+# pg_settings and keepalive_status() show the same values.
 use strict;
 use warnings;
 
@@ -30,7 +30,7 @@ CREATE ROLE root LOGIN SUPERUSER;
 END
 $node->safe_psql('postgres', "CREATE DATABASE $_") foreach qw(shop sales_prod);
 
-# The columns of each policy, by its name; each has settings of its own.
+# Each policy's name and columns.  Each policy has different settings.
 my @policies = (
 	[ role => { role => 'app' } ],
 	[ database => { database => 'shop' } ],
@@ -52,71 +52,71 @@ foreach my $i (0 .. $#policies)
 }
 $node->wait_for_policies;
 
-# From here on no worker helps: what a session has it got at its own start.
+# From here on the worker is stopped: a session gets its settings at its own start.
 my $worker = $node->safe_psql('postgres',
 	"SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'");
 kill 'STOP', $worker;
 
-sub governed
+sub has_policy
 {
-	my ($policy, $what, %options) = @_;
+	my ($policy, $name, %options) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $keepalive = delete $options{keepalive};
 	my $session = $node->session(host => $other_host, user => 'plain', %options);
-	settings_agree($node, $session, $policy, $settings{$policy}, $what, keepalive => $keepalive);
+	settings_agree($node, $session, $policy, $settings{$policy}, $name, keepalive => $keepalive);
 	return $session;
 }
 
-governed('role', 'a role', user => 'app');
-governed('database', 'a database', dbname => 'shop');
-governed('role_in_database', 'a role in a database', user => 'app', dbname => 'shop');
-governed('odd_role', 'a role that needs quotes', user => 'Odd, +name');
-governed('group', 'a member of a group', user => 'direct');
-governed('group', 'a member through another group', user => 'indirect');
-governed('group', 'a member that does not inherit', user => 'aloof');
-governed('group', 'a member that does not inherit, through another group', user => 'far_aloof');
-governed('role_regex', 'a role by a regular expression', user => 'report_7');
-governed('database_regex', 'a database by a regular expression', dbname => 'sales_prod');
-governed('ipv4', 'an IPv4 client', host => $host);
-governed('ipv6', 'an IPv6 client', host => $host, ipv6 => 1);
+has_policy('role', 'a policy for a role applies', user => 'app');
+has_policy('database', 'a policy for a database applies', dbname => 'shop');
+has_policy('role_in_database', 'a policy for a role in a database applies', user => 'app', dbname => 'shop');
+has_policy('odd_role', 'a policy for a role whose name needs quotes applies', user => 'Odd, +name');
+has_policy('group', 'a policy for a group applies to a direct member', user => 'direct');
+has_policy('group', 'a policy for a group applies to an indirect member', user => 'indirect');
+has_policy('group', 'a policy for a group applies to a NOINHERIT member', user => 'aloof');
+has_policy('group', 'a policy for a group applies to an indirect NOINHERIT member', user => 'far_aloof');
+has_policy('role_regex', 'a policy with a regular expression for roles applies', user => 'report_7');
+has_policy('database_regex', 'a policy with a regular expression for databases applies', dbname => 'sales_prod');
+has_policy('ipv4', 'a policy for an IPv4 address applies', host => $host);
+has_policy('ipv6', 'a policy for an IPv6 network applies', host => $host, ipv6 => 1);
 
 my %defaults = (
 	idle => 7200, interval => 75, count => 9, user_timeout => 0, client_check => 0);
-sub ungoverned
+sub has_no_policy
 {
-	my ($what, %options) = @_;
+	my ($name, %options) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $session = $node->session(host => $other_host, user => 'plain', %options);
-	return settings_agree($node, $session, undef, \%defaults, $what);
+	return settings_agree($node, $session, undef, \%defaults, $name);
 }
 
-ungoverned('nobody else');
-ungoverned('nobody else over IPv6', ipv6 => 1);
-ungoverned('superusers are not members of every group', user => 'root');
+has_no_policy('a session that no policy matches has PostgreSQL\'s settings');
+has_no_policy('an IPv6 session that no policy matches has PostgreSQL\'s settings', ipv6 => 1);
+has_no_policy('a policy for a group does not apply to a superuser who is not a member', user => 'root');
 
 # --- SO_KEEPALIVE off -----------------------------------------------------------
 
-my $quiet = governed('keepalive_off', 'keepalive off', user => 'quiet', keepalive => 0);
-is(socket_line($quiet->port)->{timer}, undef, 'with SO_KEEPALIVE off no timer runs');
+my $quiet = has_policy('keepalive_off', 'a policy with keepalive = false switches SO_KEEPALIVE off', user => 'quiet', keepalive => 0);
+is(socket_line($quiet->port)->{timer}, undef, 'no timer runs while SO_KEEPALIVE is off');
 my $loud = $node->session(host => $other_host, user => 'app');
-is(socket_line($loud->port)->{timer}{name}, 'keepalive', 'with it on one does');
+is(socket_line($loud->port)->{timer}{name}, 'keepalive', 'the keepalive timer runs while SO_KEEPALIVE is on');
 
-# --- how PostgreSQL sees it -----------------------------------------------------
+# --- pg_settings ----------------------------------------------------------------
 
 is($loud->value("SELECT source FROM pg_settings WHERE name = 'tcp_keepalives_idle'"),
-	'global', 'the source of a setting is that of ALTER ROLE ALL SET');
+	'global', 'pg_settings.source of a policy\'s value is that of ALTER ROLE ALL SET');
 is($loud->value("SELECT reset_val FROM pg_settings WHERE name = 'tcp_keepalives_idle'"),
-	$settings{role}{idle}, 'a policy is what RESET goes back to');
+	$settings{role}{idle}, 'pg_settings.reset_val is the policy\'s value');
 
 kill 'CONT', $worker;
 
-# --- a policy that sets one thing -------------------------------------------------
+# --- a policy with one setting ----------------------------------------------------
 
 $node->safe_psql('postgres',
 	"INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle) VALUES ('one', 'root', '55s')");
 $node->wait_for_policies;
 kernel_has($node->session(host => $host, user => 'root'),
 	{ keepalive => 1, idle => 55, interval => 75, count => 9, user_timeout => 0 },
-	'a NULL setting is left alone');
+	'a policy does not change a setting that it leaves NULL');
 
 done_testing();

@@ -1,5 +1,5 @@
-# Which of several policies that match a session wins: the first by priority, then
-# by what it says of role and database, then by its network's length, then by name.
+# Which of several matching policies is first: by priority, then by role and database,
+# then by the length of its network prefix, then by name.
 use strict;
 use warnings;
 
@@ -13,8 +13,8 @@ my $host = $network->add_host;
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 $node->safe_psql('postgres', 'CREATE ROLE app LOGIN');
 
-# Policies that all match the session below, the winner first.  Each is in force
-# when those before it have gone.
+# Policies that all match the session below, in match order.  Each is in force once
+# those before it are deleted.
 my @in_order = (
 	[ p_first => { priority => -5, client => '10.0.0.0/8' } ],
 	[ p_second => { priority => 99 } ],
@@ -34,7 +34,7 @@ my @in_order = (
 	[ 'é_name' => {} ],
 	[ last_priority => { priority => 101, role => 'app', database => 'postgres' } ]);
 
-# Inserted in the opposite order, so that the order in the table is not what counts.
+# They are inserted in the opposite order, so that the order in the table differs.
 my $idle = 1000;
 my %idle_of;
 foreach my $policy (reverse @in_order)
@@ -43,7 +43,7 @@ foreach my $policy (reverse @in_order)
 	$idle_of{$name} = ++$idle;
 	$node->policy(name => $name, tcp_keepalives_idle => "$idle s", %$columns);
 }
-# Those that must not count at all.
+# Policies that must not apply.
 $node->policy(name => 'disabled', priority => -9, role => 'app', database => 'postgres',
 	tcp_keepalives_idle => '9s', enabled => 'false');
 $node->policy(name => 'for_others', priority => -9, backend => 'replication',
@@ -56,19 +56,19 @@ foreach my $policy (@in_order)
 	my $name = $policy->[0];
 	$node->wait_for_policies;
 	my $session = $node->session(host => $host, user => 'app');
-	kernel_has($session, { idle => $idle_of{$name} }, "$name wins");
+	kernel_has($session, { idle => $idle_of{$name} }, "$name is the first policy in match order");
 	$session->terminate;
 	$node->safe_psql('postgres', "DELETE FROM keepalive_policy WHERE name = '$name'");
 }
 
 $node->wait_for_policies;
 my $session = $node->session(host => $host, user => 'app');
-kernel_has($session, { idle => 7200 }, 'disabled policies do not count');
-is(policy_of($node, $session), undef, 'and none is named');
+kernel_has($session, { idle => 7200 }, 'disabled policies do not apply');
+is(policy_of($node, $session), undef, 'keepalive_status() shows no policy when none applies');
 
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET enabled = true WHERE name = 'disabled'");
 $node->wait_for_policies;
-kernel_has($node->session(host => $host, user => 'app'), { idle => 9 }, 'until they are enabled');
+kernel_has($node->session(host => $host, user => 'app'), { idle => 9 }, 'a policy applies once it is enabled');
 
 # --- whole rows -------------------------------------------------------------------
 
@@ -77,6 +77,6 @@ $node->policy(name => 'first', priority => 1, tcp_keepalives_idle => '41s');
 $node->policy(name => 'second', priority => 2, tcp_keepalives_idle => '42s', tcp_keepalives_count => 4);
 $node->wait_for_policies;
 kernel_has($node->session(host => $host, user => 'app'), { idle => 41, count => 9 },
-	'what the winner leaves open no other policy fills');
+	'no other policy sets what the first matching policy leaves NULL');
 
 done_testing();

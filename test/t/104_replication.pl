@@ -1,5 +1,5 @@
-# Walsenders, physical and logical, get the policies for replication and not those
-# for clients: pg_receivewal and pg_recvlogical over the network.
+# Physical and logical walsenders get the policies for replication and not those for
+# clients: raw connections, pg_receivewal and pg_recvlogical over the network.
 use strict;
 use warnings;
 
@@ -37,7 +37,7 @@ policy('of_role', 5, backend => 'replication', priority => 3, role => 'receiver'
 $node->safe_psql('postgres', 'CREATE ROLE receiver LOGIN REPLICATION SUPERUSER');
 $node->wait_for_policies;
 
-# The walsender of the client with that application_name, once it is there.
+# Waits for the walsender of the client with this application_name.  Returns its pid.
 sub walsender
 {
 	my ($name) = @_;
@@ -47,16 +47,16 @@ sub walsender
 	return $node->safe_psql('postgres', $query);
 }
 
-sub is_governed
+sub has_policy
 {
 	my ($pid, $policy, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	kernel_has($pid, $expected{$policy}, "$name: the kernel has its settings");
+	kernel_has($pid, $expected{$policy}, "$name has the policy's settings in the kernel");
 	my $status = $node->status($pid);
 	is_deeply(
 		[ @$status{qw(policy policy_state backend_type)} ],
 		[ $policy, 'applied', 'walsender' ],
-		"$name: so says its status");
+		"keepalive_status() shows the policy of $name");
 	return;
 }
 
@@ -65,15 +65,15 @@ my @database = (host => $host, user => 'copier', application_name => 'raw');
 # --- before the first command -----------------------------------------------------
 
 my $session = $node->session(@database, replication => 'true');
-is_governed($session->pid, 'replication', 'a physical walsender');
-like($session->value('IDENTIFY_SYSTEM'), qr/^\d+$/, 'it works');
+has_policy($session->pid, 'replication', 'a physical walsender');
+like($session->value('IDENTIFY_SYSTEM'), qr/^\d+$/, 'a physical walsender answers IDENTIFY_SYSTEM');
 $session = $node->session(@database, replication => 'database');
-is_governed($session->pid, 'any_database', 'a logical walsender');
-is($session->value('SHOW tcp_keepalives_idle'), 1004, 'and SHOW says so');
+has_policy($session->pid, 'any_database', 'a logical walsender');
+is($session->value('SHOW tcp_keepalives_idle'), 1004, 'SHOW in a logical walsender shows the policy\'s value');
 $session = $node->session(@database);
-is(policy_of($node, $session), 'clients', 'a client of the same role');
+is(policy_of($node, $session), 'clients', 'a client backend of the same role gets the policy for clients');
 
-# --- real ones --------------------------------------------------------------------
+# --- pg_receivewal and pg_recvlogical ---------------------------------------------
 
 my $target = PostgreSQL::Test::Utils::tempdir;
 my $connection = "host=@{[$host->server]} port=@{[$node->port]} user=receiver";
@@ -84,9 +84,9 @@ my $recvlogical = $host->start('pg_recvlogical', '-n', '-d',
 	'--slot=tap', '--create-slot', '--start', '-f', "$target/changes", '-P', 'pgoutput',
 	'-o', 'proto_version=1', '-o', 'publication_names=everything');
 my $physical = walsender('receivewal');
-is_governed($physical, 'of_role', 'pg_receivewal');
+has_policy($physical, 'of_role', 'pg_receivewal');
 my $logical = walsender('recvlogical');
-is_governed($logical, 'of_role', 'pg_recvlogical');
+has_policy($logical, 'of_role', 'pg_recvlogical');
 
 # --- a change while they stream -----------------------------------------------------
 
@@ -94,19 +94,19 @@ $node->safe_psql('postgres',
 	"UPDATE keepalive_policy SET tcp_keepalives_idle = '77s' WHERE name = 'of_role'");
 $node->wait_for_policies;
 $expected{of_role}{idle} = 77;
-is_governed($physical, 'of_role', 'a change: pg_receivewal');
-is_governed($logical, 'of_role', 'a change: pg_recvlogical');
+has_policy($physical, 'of_role', 'pg_receivewal, after a change of its policy,');
+has_policy($logical, 'of_role', 'pg_recvlogical, after a change of its policy,');
 
 my $file = $node->safe_psql('postgres',
 	'CREATE TABLE t (); SELECT pg_walfile_name(pg_switch_wal())');
 my $left = 500;
 usleep(20_000) until -e "$target/$file" || !$left--;
-ok(-e "$target/$file", 'pg_receivewal goes on');
+ok(-e "$target/$file", 'pg_receivewal receives WAL after the change');
 my $size = -s "$target/changes" // 0;
 $node->safe_psql('postgres', 'CREATE TABLE u (i integer); INSERT INTO u VALUES (1)');
 $left = 500;
 usleep(20_000) until (-s "$target/changes" // 0) > $size || !$left--;
-cmp_ok(-s "$target/changes", '>', $size, 'pg_recvlogical goes on');
+cmp_ok(-s "$target/changes", '>', $size, 'pg_recvlogical receives changes after the change');
 $_->kill_kill foreach $receivewal, $recvlogical;
 
 done_testing();

@@ -1,4 +1,4 @@
-# The worker is there, by a name of its own, and sleeps when nothing changes.
+# The worker is running under its own backend_type, and sleeps while nothing changes.
 use strict;
 use warnings;
 
@@ -9,7 +9,7 @@ use Time::HiRes 'sleep';
 
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 
-is($node->safe_psql('postgres', <<'END'), 'keepalive_guard worker|Extension', 'pg_stat_activity');
+is($node->safe_psql('postgres', <<'END'), 'keepalive_guard worker|Extension', 'pg_stat_activity shows the worker by its backend_type, and that it waits');
 SELECT backend_type, wait_event_type FROM pg_stat_activity WHERE backend_type ~ 'guard worker'
 END
 
@@ -23,15 +23,15 @@ my $worker = processes('keepalive_guard worker');
 
 $node->policy(name => 'everybody', tcp_keepalives_idle => '60s');
 my $session = $node->session;
-ok(defined wait_for_kernel($session, { idle => 60 }, 10), 'a policy is in force');
+ok(defined wait_for_kernel($session, { idle => 60 }, 10), 'a new policy is in force');
 
-# The policy reader stays for a second, for other changes to come.
-like(processes('keepalive_guard policy reader'), qr/^\d+$/, 'the reader has a name of its own too');
+# The policy reader stays for a second, to read further changes.
+like(processes('keepalive_guard policy reader'), qr/^\d+$/, 'pg_stat_activity shows the policy reader by its backend_type');
 ok($node->poll_query_until('postgres',
 		"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'policy reader'"),
-	'it leaves when it has nothing to do');
+	'the policy reader exits when it has nothing to do');
 
-# How often a process went to sleep.
+# The number of times that a process went to sleep.
 sub sleeps
 {
 	my ($pid) = @_;
@@ -40,20 +40,20 @@ sub sleeps
 	return $count;
 }
 
-sleep 0.2; # it is told that the reader has left
+sleep 0.2; # the worker is told that the reader has exited
 my $before = sleeps($worker);
 foreach my $i (1 .. 10)
 {
 	my $other = $node->session;
-	kernel_has($other, { idle => 60 }, "session $i gets its policy") if $i == 1 || $i == 10;
+	kernel_has($other, { idle => 60 }, "session $i has its policy") if $i == 1 || $i == 10;
 	$other->query('CREATE TEMP TABLE t (); SET tcp_keepalives_idle = 7; SELECT count(*) FROM pg_class');
 	$other->terminate;
 	sleep 0.25;
 }
-is(sleeps($worker) - $before, 0, 'sessions come, work and go, and the worker sleeps on');
+is(sleeps($worker) - $before, 0, 'the worker does not wake while sessions start, work and end');
 
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '61s'");
-ok(defined wait_for_kernel($session, { idle => 61 }, 10), 'until a policy changes');
-cmp_ok(sleeps($worker), '>', $before, 'which wakes it');
+ok(defined wait_for_kernel($session, { idle => 61 }, 10), 'a changed policy is in force');
+cmp_ok(sleeps($worker), '>', $before, 'a change of policy wakes the worker');
 
 done_testing();

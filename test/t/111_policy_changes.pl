@@ -1,5 +1,5 @@
-# Every way to change policies reaches connected sessions within a second of its
-# commit, and what was rolled back does not.
+# Every kind of committed policy change reaches connected sessions within a second.  A
+# change that is rolled back does not reach them.
 use strict;
 use warnings;
 
@@ -18,21 +18,21 @@ my $session = $node->session(user => 'app');
 my $editor = $node->unix_session;
 my $slowest = 0;
 
-# Runs SQL and tests that the session then has that tcp_keepalives_idle in time.
-# The values of successive calls must differ.
+# Runs SQL, and tests that the session then gets this tcp_keepalives_idle.  Successive
+# calls must use different values.
 sub reaches
 {
 	my ($name, $sql, $idle) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ref $sql ? $sql->() : $editor->query($sql);
 	my $seconds = wait_for_kernel($session, { idle => $idle }, 10);
-	ok(defined $seconds, $name);
+	ok(defined $seconds, "a change by $name reaches a connected session");
 	$slowest = $seconds if defined $seconds && $seconds > $slowest;
 	return;
 }
 
 my $next = 100;
-# An INSERT's row, and the idle time it gives: first come, first served.
+# A row for INSERT.  Sets $next to its idle time.  Later rows are first in match order.
 sub row { return sprintf "('%s', %d, 'app', '%d s')", $_[0] // "p$next", -$next, ++$next }
 my $insert = 'INSERT INTO keepalive_policy (name, priority, role, tcp_keepalives_idle) VALUES ';
 
@@ -57,8 +57,8 @@ END
 reaches('WITH ... UPDATE', <<'END', 35);
 WITH u AS (UPDATE keepalive_policy SET tcp_keepalives_idle = '35s' RETURNING 1) SELECT * FROM u
 END
-reaches('the enabled column', 'UPDATE keepalive_policy SET enabled = false', 7);
-reaches('session_replication_role = replica', <<'END', 36);
+reaches('UPDATE of the column enabled', 'UPDATE keepalive_policy SET enabled = false', 7);
+reaches('UPDATE with session_replication_role = replica', <<'END', 36);
 BEGIN;
 SET LOCAL session_replication_role = replica;
 UPDATE keepalive_policy SET tcp_keepalives_idle = '36s', enabled = true;
@@ -76,22 +76,22 @@ END
 $editor->query('BEGIN; ' . $insert . row('later'));
 my $later = $next;
 sleep 0.5;
-kernel_has($session, { idle => 7 }, 'an open transaction changes nothing');
-reaches('until it is committed', 'COMMIT', $later);
+kernel_has($session, { idle => 7 }, 'a session keeps its settings while the change is not committed');
+reaches('COMMIT of an earlier INSERT', 'COMMIT', $later);
 
-reaches('a released savepoint', <<"END", 37);
+reaches('UPDATE in a released savepoint', <<"END", 37);
 BEGIN; SAVEPOINT a; SAVEPOINT b;
 UPDATE keepalive_policy SET tcp_keepalives_idle = '37s';
 RELEASE a; COMMIT
 END
-reaches('a savepoint among others that are rolled back', <<"END", 38);
+reaches('UPDATE in a savepoint, another savepoint being rolled back', <<"END", 38);
 BEGIN; SAVEPOINT a;
 UPDATE keepalive_policy SET tcp_keepalives_idle = '38s';
 SAVEPOINT b;
 UPDATE keepalive_policy SET tcp_keepalives_idle = '39s';
 ROLLBACK TO b; COMMIT
 END
-reaches('a PL/pgSQL block among those that failed', <<'END', 40);
+reaches('UPDATE in a PL/pgSQL block, another block having failed', <<'END', 40);
 DO $$
 BEGIN
 	BEGIN
@@ -114,10 +114,10 @@ BEGIN
 	ROLLBACK;
 END $$
 END
-reaches('COMMIT in a procedure that goes on', sub { $editor->send('CALL two_changes()') }, 42);
+reaches('COMMIT in a procedure that continues', sub { $editor->send('CALL two_changes()') }, 42);
 $editor->result;
 
-# What was rolled back must not be there when a later change is.
+# Tests that a later change does not bring the rolled-back change with it.
 sub is_rolled_back
 {
 	my ($name, $sql) = @_;
@@ -125,24 +125,24 @@ sub is_rolled_back
 	$editor->query($sql);
 	my $other = 200 + ++$next;
 	reaches($name, "UPDATE keepalive_policy SET tcp_keepalives_idle = '$other s'", $other);
-	is($node->status($session->pid)->{policy}, 'later', 'and what was rolled back is not there');
+	is($node->status($session->pid)->{policy}, 'later', "$name: the rolled-back change is not in force");
 	return;
 }
-is_rolled_back('a change after a rolled-back INSERT',
+is_rolled_back('UPDATE after a rolled-back INSERT',
 	'BEGIN; ' . $insert . row('rolled back') . '; ROLLBACK');
-is_rolled_back('a change after a rolled-back TRUNCATE', 'BEGIN; TRUNCATE keepalive_policy; ROLLBACK');
-is_rolled_back('a change after an INSERT in a rolled-back savepoint',
+is_rolled_back('UPDATE after a rolled-back TRUNCATE', 'BEGIN; TRUNCATE keepalive_policy; ROLLBACK');
+is_rolled_back('UPDATE after an INSERT in a rolled-back savepoint',
 	'BEGIN; SAVEPOINT a; ' . $insert . row('rolled back') . '; ROLLBACK TO a; COMMIT');
 
 my $now = $next + 200;
 my $refused = $editor->try("BEGIN; UPDATE keepalive_policy SET tcp_keepalives_idle = '50s';"
 	  . "PREPARE TRANSACTION 'two-phase'");
-is($refused->{error}{sqlstate}, '0A000', 'PREPARE TRANSACTION is refused');
-is($editor->try("COMMIT PREPARED 'two-phase'")->{error}{sqlstate}, '42704', 'and not done');
+is($refused->{error}{sqlstate}, '0A000', 'PREPARE TRANSACTION after a policy change is refused');
+is($editor->try("COMMIT PREPARED 'two-phase'")->{error}{sqlstate}, '42704', 'the refused PREPARE TRANSACTION left no prepared transaction');
 $editor->query("BEGIN; CREATE TABLE unrelated (); PREPARE TRANSACTION 'two-phase'");
 $editor->query("COMMIT PREPARED 'two-phase'");
-kernel_has($session, { idle => $now }, 'the session has what it had');
-reaches('the editor goes on', "UPDATE keepalive_policy SET tcp_keepalives_idle = '51s'", 51);
+kernel_has($session, { idle => $now }, 'the refused PREPARE TRANSACTION did not change a session');
+reaches('UPDATE after a refused PREPARE TRANSACTION', "UPDATE keepalive_policy SET tcp_keepalives_idle = '51s'", 51);
 
 # --- logical replication ----------------------------------------------------------
 
@@ -163,5 +163,5 @@ reaches('logical replication', sub {
 		$node->safe_psql('publisher', "INSERT INTO keepalive_policy VALUES ('published', 'app', '52s')");
 	}, 52);
 
-cmp_ok($slowest, '<', 1, sprintf 'each within a second; the slowest took %.0f ms', $slowest * 1000);
+cmp_ok($slowest, '<', 1, sprintf 'each change arrives within a second (the slowest took %.0f ms)', $slowest * 1000);
 done_testing();

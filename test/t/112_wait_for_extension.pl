@@ -1,5 +1,5 @@
-# The worker waits for the database and the extension to be there, says so once, and
-# does without them when they go.
+# The worker waits until the database and the extension exist, logs that once, and waits
+# again when they are dropped.
 use strict;
 use warnings;
 
@@ -8,14 +8,14 @@ use KeepaliveGuard::Cluster;
 use Test::More;
 use Time::HiRes qw(sleep usleep);
 
-# The extension that start_new() creates in the database postgres does not count.
+# start_new() creates the extension in the database postgres, which is not used here.
 my $node = KeepaliveGuard::Cluster->start_new('primary', conf => <<'END');
 keepalive_guard.database = 'guarded'
 log_min_messages = log
 END
 my $session = $node->session;
 
-# Runs SQL, and waits until the session has that tcp_keepalives_idle.
+# Runs SQL, and waits until the session has this tcp_keepalives_idle.
 sub reaches
 {
 	my ($name, $database, $sql, $idle) = @_;
@@ -24,7 +24,7 @@ sub reaches
 	return ok(defined wait_for_kernel($session, { idle => $idle }, 10), $name);
 }
 
-# Runs SQL, and waits until the log has that line.
+# Runs SQL, and waits until the log has a matching line.
 my $log = 0;
 sub logs
 {
@@ -37,7 +37,7 @@ sub logs
 	return is($node->log_count($pattern, $from), 1, $name);
 }
 
-# Says how often the log has had that line since it was last asked.
+# The number of matching log lines since the last call.
 sub since
 {
 	my ($pattern) = @_;
@@ -54,74 +54,74 @@ my $policy = "INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('
 # --- no database ------------------------------------------------------------------
 
 my ($status, undef, $error) = $node->psql('postgres', $policy);
-isnt($status, 0, 'policies in another database are refused');
+isnt($status, 0, 'INSERT of a policy in another database is refused');
 like($error, qr/cannot be edited in database "postgres".*\nHINT:  Connect to database "guarded"/s,
-	'with a hint');
+	'the error has a hint that names the policy database');
 
-# Each of these has the worker look.
+# Each of these makes the worker look for the database.
 $node->safe_psql('postgres', $_) foreach 'CREATE DATABASE a', 'DROP EXTENSION plpgsql',
   'DROP DATABASE a', 'CREATE EXTENSION plpgsql';
 sleep 0.3;
-is(since($no_database), 1, 'it says once that it waits for the database');
-kernel_has($node->session, { idle => 7200 }, 'sessions go on without policies');
+is(since($no_database), 1, 'the worker logs once that it waits for the database');
+kernel_has($node->session, { idle => 7200 }, 'sessions start without policies while the database does not exist');
 
 # --- the database, without and with the extension ----------------------------------
 
-logs('a new database is seen', 'postgres', 'CREATE DATABASE guarded', $no_extension);
+logs('the worker notices a new database', 'postgres', 'CREATE DATABASE guarded', $no_extension);
 $node->safe_psql('guarded', $_) foreach 'CREATE TABLE keepalive_policy ()', 'DROP TABLE keepalive_policy',
   'DROP EXTENSION plpgsql', 'CREATE EXTENSION plpgsql';
 sleep 0.3;
-is(since($no_extension), 1, 'it says once that it waits for the extension');
-logs('a new extension is seen, in whatever schema', 'guarded',
+is(since($no_extension), 1, 'the worker logs once that it waits for the extension');
+logs('the worker notices a new extension in any schema', 'guarded',
 	'CREATE SCHEMA "Odd"; CREATE EXTENSION keepalive_guard SCHEMA "Odd"',
 	qr/0 keepalive policies of database "guarded" are in force/);
-reaches('its policies are in force', 'guarded', 'SET search_path = "Odd"; ' . $policy, 21);
-kernel_has($node->session, { idle => 21 }, 'for new sessions too');
+reaches('a policy of the new extension is in force', 'guarded', 'SET search_path = "Odd"; ' . $policy, 21);
+kernel_has($node->session, { idle => 21 }, 'a policy of the new extension is in force in new sessions');
 
-# --- a table that only looks like it -------------------------------------------------
+# --- another table of the same name --------------------------------------------------
 
 $node->safe_psql('guarded', <<'END');
 CREATE TABLE public.keepalive_policy (LIKE "Odd".keepalive_policy);
 INSERT INTO public.keepalive_policy (name, priority, enforcement, enabled, tcp_keepalives_idle)
 	VALUES ('impostor', -1, 'default', true, '66s');
 END
-reaches('another table of that name is none of its business', 'guarded',
+reaches('the worker ignores another table named keepalive_policy', 'guarded',
 	q(UPDATE "Odd".keepalive_policy SET tcp_keepalives_idle = '22s'), 22);
 
-# --- the extension goes and comes --------------------------------------------------
+# --- the extension is dropped and created ------------------------------------------
 
-reaches('DROP EXTENSION in a transaction', 'guarded', 'BEGIN; DROP EXTENSION keepalive_guard; COMMIT', 7200);
-is(since($no_extension), 1, 'is told once');
-reaches('CREATE EXTENSION with a policy', 'guarded',
+reaches('DROP EXTENSION removes policies from sessions', 'guarded', 'BEGIN; DROP EXTENSION keepalive_guard; COMMIT', 7200);
+is(since($no_extension), 1, 'the worker logs once that the extension is missing again');
+reaches('CREATE EXTENSION and a policy in one transaction are in force', 'guarded',
 	"BEGIN; DROP TABLE keepalive_policy; CREATE EXTENSION keepalive_guard; $policy; COMMIT", 21);
 reaches('a rolled-back DROP EXTENSION changes nothing', 'guarded', <<'END', 23);
 BEGIN; DROP EXTENSION keepalive_guard; ROLLBACK;
 UPDATE keepalive_policy SET tcp_keepalives_idle = '23s'
 END
-reaches('DROP SCHEMA ... CASCADE', 'guarded', <<'END', 7200);
+reaches('DROP SCHEMA ... CASCADE removes policies from sessions', 'guarded', <<'END', 7200);
 DROP EXTENSION keepalive_guard; CREATE SCHEMA s; CREATE EXTENSION keepalive_guard SCHEMA s;
 INSERT INTO s.keepalive_policy (name, tcp_keepalives_idle) VALUES ('p', '24s');
 DROP SCHEMA s CASCADE
 END
-reaches('the extension anew', 'guarded', "CREATE EXTENSION keepalive_guard; $policy", 21);
+reaches('policies are in force after CREATE EXTENSION following DROP SCHEMA', 'guarded', "CREATE EXTENSION keepalive_guard; $policy", 21);
 
-# --- the database can be used as any other -------------------------------------------
+# --- the database is renamed, copied and dropped -------------------------------------
 
 since($no_database);
-reaches('ALTER DATABASE ... RENAME', 'postgres', 'ALTER DATABASE guarded RENAME TO away', 7200);
-is(since($no_database), 1, 'is told once');
-reaches('and back', 'postgres', 'ALTER DATABASE away RENAME TO guarded', 21);
+reaches('ALTER DATABASE ... RENAME removes policies from sessions', 'postgres', 'ALTER DATABASE guarded RENAME TO away', 7200);
+is(since($no_database), 1, 'the worker logs once that the database is missing again');
+reaches('renaming the database back brings its policies into force', 'postgres', 'ALTER DATABASE away RENAME TO guarded', 21);
 $node->safe_psql('guarded', "UPDATE keepalive_policy SET tcp_keepalives_idle = '25s'");
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE guarded');
 is($node->safe_psql('copy', 'SELECT tcp_keepalives_idle FROM keepalive_policy'), '00:00:25',
-	'it can be a template while the reader is at work');
-reaches('it can be dropped', 'postgres', 'DROP DATABASE guarded', 7200);
-reaches('and replaced', 'postgres', 'ALTER DATABASE copy RENAME TO guarded', 25);
+	'the database can be a template while the policy reader works');
+reaches('DROP DATABASE removes policies from sessions', 'postgres', 'DROP DATABASE guarded', 7200);
+reaches('policies of a database that takes the name are in force', 'postgres', 'ALTER DATABASE copy RENAME TO guarded', 25);
 $node->safe_psql('postgres', 'ALTER DATABASE guarded ALLOW_CONNECTIONS false');
-is($node->log_count(qr/PANIC|FATAL|crash|terminated/), 0, 'nothing has failed');
+is($node->log_count(qr/PANIC|FATAL|crash|terminated/), 0, 'the log has no failure');
 
 $node->restart;
 $session = $node->session;
-ok(defined wait_for_kernel($session, { idle => 25 }, 10), 'its policies count when nobody may connect');
+ok(defined wait_for_kernel($session, { idle => 25 }, 10), 'policies are in force while the database allows no connections');
 
 done_testing();

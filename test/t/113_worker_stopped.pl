@@ -1,5 +1,5 @@
-# While the worker, or the reader of the policies, is stopped, ended or held up,
-# sessions start and work as ever, and have their policies once it is back.
+# While the worker or the policy reader is stopped, terminated or blocked, sessions start
+# and work, and get their policies once it runs again.
 use strict;
 use warnings;
 
@@ -17,7 +17,7 @@ $node->wait_for_policies;
 my $early = $node->session;
 my $admin = $node->unix_session;
 
-# The worker or the reader: its pid, 0 if it is not there.
+# The pid of the worker or the policy reader, 0 if it is not running.
 sub process
 {
 	my ($name) = @_;
@@ -49,60 +49,60 @@ sub reaches
 	return $seconds;
 }
 
-# --- a worker that does not run ---------------------------------------------------
+# --- a stopped worker --------------------------------------------------------------
 
-ok(wait_until(sub { !process('policy reader') }), 'the reader has left');
+ok(wait_until(sub { !process('policy reader') }), 'the policy reader has exited');
 my $worker = process('worker');
 kill 'STOP', $worker;
 set_idle(22);
 my $late = $node->session;
-kernel_has($early, { idle => 21 }, 'while the worker is stopped, a session keeps what it has');
-kernel_has($late, { idle => 21 }, 'and a new one has the policies as they were');
-is($node->status($late->pid)->{policy_state}, 'pending', 'which its status tells');
-is($late->value('SELECT 1'), 1, 'it works');
+kernel_has($early, { idle => 21 }, 'a session keeps its settings while the worker is stopped');
+kernel_has($late, { idle => 21 }, 'a new session gets the old policies while the worker is stopped');
+is($node->status($late->pid)->{policy_state}, 'pending', 'policy_state of the new session is pending while the worker is stopped');
+is($late->value('SELECT 1'), 1, 'the new session works while the worker is stopped');
 kill 'CONT', $worker;
-reaches($early, 22, 'once the worker is back, the old session has the change');
-reaches($late, 22, 'and so has the one that started meanwhile');
+reaches($early, 22, 'an old session gets the change once the worker runs again');
+reaches($late, 22, 'a session that started meanwhile gets the change once the worker runs again');
 
-# --- a worker that is ended -------------------------------------------------------
+# --- a terminated worker -----------------------------------------------------------
 
 $admin->query("SELECT pg_terminate_backend($worker)");
-ok(wait_until(sub { !-d "/proc/$worker" }), 'the worker is ended');
+ok(wait_until(sub { !-d "/proc/$worker" }), 'pg_terminate_backend() ends the worker');
 set_idle(23);
 $late = $node->session;
-reaches($late, 23, 'a session that starts while it is gone has its policy once it is back');
-reaches($early, 23, 'the old one too');
+reaches($late, 23, 'a session that starts without a worker gets the change from the next worker');
+reaches($early, 23, 'an old session gets the change from the next worker');
 my $second = process('worker');
-isnt($second, $worker, 'it is another worker');
+isnt($second, $worker, 'the postmaster starts another worker');
 foreach (1 .. 2)
 {
 	$admin->query("SELECT pg_terminate_backend(@{[process('worker')]})");
-	ok(wait_until(sub { my $pid = process('worker'); $pid && $pid != $second }), 'and again another');
+	ok(wait_until(sub { my $pid = process('worker'); $pid && $pid != $second }), 'the postmaster starts another worker after each termination');
 	$second = process('worker');
 }
 set_idle(24);
-reaches($early, 24, 'the last of them is as good as the first');
+reaches($early, 24, 'the last of these workers applies a change');
 
-# --- a reader that is ended or held up -------------------------------------------
+# --- a terminated or blocked policy reader ------------------------------------------
 
 my $reader = process('policy reader');
-cmp_ok($reader, '>', 0, 'the reader waits for more');
+cmp_ok($reader, '>', 0, 'the policy reader waits for further changes');
 $admin->query("SELECT pg_terminate_backend($reader)");
 set_idle(25);
-reaches($early, 25, 'another takes its place');
+reaches($early, 25, 'another policy reader takes over after pg_terminate_backend()');
 
 my $locker = $node->unix_session;
 $locker->query('BEGIN; LOCK TABLE keepalive_policy');
-$admin->query('CREATE DATABASE unrelated'); # to have the table read
+$admin->query('CREATE DATABASE unrelated'); # makes the reader read the table
 ok(wait_until(sub {
 		$reader = $admin->value("SELECT coalesce(max(pid), 0) FROM pg_locks WHERE NOT granted AND relation = 'keepalive_policy'::regclass");
-	}), 'a lock on the table holds up the reader');
+	}), 'a lock on the table blocks the policy reader');
 $late = $node->session;
-kernel_has($late, { idle => 25 }, 'but no session');
+kernel_has($late, { idle => 25 }, 'a session starts with its policy while the policy reader is blocked');
 $admin->query("SELECT pg_terminate_backend($reader)");
-ok(wait_until(sub { !-d "/proc/$reader" }), 'it can be ended in its wait');
+ok(wait_until(sub { !-d "/proc/$reader" }), 'pg_terminate_backend() ends a blocked policy reader');
 $locker->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '26s'; COMMIT");
-reaches($late, 26, 'after the lock all is read');
+reaches($late, 26, 'a session gets the change once the table is unlocked');
 
 # --- sessions from before the first reading -----------------------------------------
 
@@ -111,25 +111,25 @@ $locker->query("BEGIN; LOCK TABLE keepalive_policy; PREPARE TRANSACTION 'lock'")
 $node->restart;
 $admin = $node->unix_session;
 my $first = $node->session;
-kernel_has($first, { idle => 7200 }, 'before the policies have ever been read there is none');
-is(policy_of($node, $first), undef, 'as its status tells');
+kernel_has($first, { idle => 7200 }, 'a session has no policy before the first reading');
+is(policy_of($node, $first), undef, 'keepalive_status() shows no policy before the first reading');
 $admin->query("COMMIT PREPARED 'lock'");
-reaches($first, 26, 'once they are read the session has its own');
-is($node->status($first->pid)->{policy_state}, 'applied', 'as its status tells');
+reaches($first, 26, 'a session gets its policy after the first reading');
+is($node->status($first->pid)->{policy_state}, 'applied', 'policy_state is applied after the first reading');
 
 # --- a crash ----------------------------------------------------------------------
 
 $worker = process('worker');
 kill 'KILL', $first->pid;
-ok(wait_until(sub { !-d "/proc/$worker" }), 'a crash ends the worker too');
-ok(wait_until(sub { $admin = eval { $node->unix_session } }), 'the server is up again');
-reaches($node->session, 26, 'and a new session has its policy');
+ok(wait_until(sub { !-d "/proc/$worker" }), 'a crash of a session ends the worker');
+ok(wait_until(sub { $admin = eval { $node->unix_session } }), 'the server accepts connections after the crash of a session');
+reaches($node->session, 26, 'a new session has its policy after the crash of a session');
 set_idle(27);
-reaches($node->session, 27, 'changes are heard');
+reaches($node->session, 27, 'a new session gets a change after the crash of a session');
 my $third = process('worker');
 kill 'KILL', $third;
-ok(wait_until(sub { !-d "/proc/$third" }), 'the worker itself crashes');
-ok(wait_until(sub { $admin = eval { $node->unix_session } }), 'the server is up again');
-reaches($node->session, 27, 'and a new session has its policy');
+ok(wait_until(sub { !-d "/proc/$third" }), 'the worker is killed');
+ok(wait_until(sub { $admin = eval { $node->unix_session } }), 'the server accepts connections after the crash of the worker');
+reaches($node->session, 27, 'a new session has its policy after the crash of the worker');
 
 done_testing();

@@ -1,5 +1,5 @@
-# Too many policies, or no background worker for the policy reader: the policies in
-# force stay in force, the log says why, and all is well once there is room.
+# With too many policies, or no background worker slot for the policy reader, the present
+# policies stay in force and the log says why.  The change is applied once there is room.
 use strict;
 use warnings;
 
@@ -36,21 +36,21 @@ sub logs
 
 my $insert = 'INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle) ';
 $admin->query($insert . "SELECT 'p' || i, -i, (20 + i) * interval '1 s' FROM generate_series(1, 3) i");
-reaches(23, 'as many policies as there is room for');
+reaches(23, 'as many policies as max_policies are in force');
 
 my $log = $node->log_end;
 my $too_many = qr/LOG:  keepalive_guard: 4 keepalive policies are more than keepalive_guard.max_policies \(3\)/;
 $admin->query($insert . "VALUES ('p4', -4, '24 s')");
-logs($too_many, $log, 'one more is too many, as the log tells');
-kernel_has($session, { idle => 23 }, 'a session keeps what it has');
-kernel_has($node->session, { idle => 23 }, 'and a new one has the policies as they were');
-is($node->status($session->pid)->{policy_state}, 'applied', 'nothing is pending');
+logs($too_many, $log, 'the worker logs that there are more policies than max_policies');
+kernel_has($session, { idle => 23 }, 'a session keeps its settings when there are too many policies');
+kernel_has($node->session, { idle => 23 }, 'a new session gets the previous policies when there are too many');
+is($node->status($session->pid)->{policy_state}, 'applied', 'policy_state is applied when there are too many policies');
 
 $log = $node->log_end;
 $admin->query("UPDATE keepalive_policy SET enabled = false WHERE name = 'p4'");
-logs($too_many, $log, 'a disabled policy needs its room too; it is told again');
+logs($too_many, $log, 'a disabled policy counts for max_policies, which is logged again');
 $admin->query("DELETE FROM keepalive_policy WHERE priority < -2");
-reaches(22, 'there is room after a DELETE');
+reaches(22, 'the policies are in force once there are few enough');
 
 # --- max_worker_processes ---------------------------------------------------------
 
@@ -60,8 +60,8 @@ $hog->query(sprintf 'SET %s = on',
 	$hog->value('SHOW server_version_num') < 160000 ? 'force_parallel_mode' : 'debug_parallel_query');
 my $no_reader = "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'policy reader'";
 
-# A parallel worker, in the only place that the worker leaves.
-sub take_the_place
+# Starts a parallel worker in the only background worker slot that is left.
+sub take_last_slot
 {
 	$node->poll_query_until('postgres', $no_reader) or die "the reader stays\n";
 	$hog->send('SELECT pg_sleep(60)');
@@ -71,36 +71,36 @@ sub take_the_place
 	return;
 }
 
-sub leave_the_place
+sub release_slot
 {
 	$admin->query("SELECT pg_cancel_backend(@{[$hog->pid]})");
-	is($hog->result->{error}{sqlstate}, '57014', 'the other worker has left');
+	is($hog->result->{error}{sqlstate}, '57014', 'the parallel worker\'s query is cancelled');
 	return;
 }
 
 foreach my $idle (31, 32)
 {
-	take_the_place();
+	take_last_slot();
 	$log = $node->log_end;
 	$admin->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '$idle s'");
-	logs($no_worker, $log, 'no background worker is left for the reader');
-	sleep 1.2; # two more attempts
-	is($node->log_count($no_worker, $log), 1, 'which is told once');
+	logs($no_worker, $log, "the worker logs that it cannot start the policy reader ($idle s)");
+	sleep 1.2; # time for two more attempts
+	is($node->log_count($no_worker, $log), 1, "the worker logs that only once ($idle s)");
 	my $other = $node->session;
-	kernel_has($other, { idle => $idle == 31 ? 22 : 31 }, 'sessions start with the policies as they were');
-	is($node->status($other->pid)->{policy_state}, 'pending', 'as their status tells');
-	leave_the_place();
-	reaches($idle, 'the change comes when there is room');
+	kernel_has($other, { idle => $idle == 31 ? 22 : 31 }, "a session starts with the previous policies ($idle s)");
+	is($node->status($other->pid)->{policy_state}, 'pending', "policy_state is pending without a policy reader ($idle s)");
+	release_slot();
+	reaches($idle, "the change is in force once there is a slot ($idle s)");
 }
 
-# --- never any room ---------------------------------------------------------------
+# --- never a slot -----------------------------------------------------------------
 
 $node->append_conf('postgresql.conf', 'max_worker_processes = 1');
 $log = $node->log_end;
 $node->restart;
 $session = $node->session;
-logs($no_worker, $log, 'a server with one background worker says so');
-kernel_has($session, { idle => 7200 }, 'its sessions have no policies');
-is($session->value('SELECT 1'), 1, 'and work');
+logs($no_worker, $log, 'the worker logs that max_worker_processes leaves no slot for the policy reader');
+kernel_has($session, { idle => 7200 }, 'sessions have no policies without a policy reader');
+is($session->value('SELECT 1'), 1, 'sessions work without a policy reader');
 
 done_testing();

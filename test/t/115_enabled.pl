@@ -1,5 +1,5 @@
-# keepalive_guard.enabled: off leaves every session as PostgreSQL would have it, on
-# brings the policies to all, whenever they started.
+# keepalive_guard.enabled = off leaves every session PostgreSQL's own settings.  on applies
+# the policies to all sessions, whenever they started.
 use strict;
 use warnings;
 
@@ -23,19 +23,19 @@ sub switch
 }
 
 my $during_off = $node->session;
-kernel_has($during_off, { idle => 11 }, 'off: a session is as PostgreSQL would have it');
-is(policy_of($node, $during_off), undef, 'and has no policy');
+kernel_has($during_off, { idle => 11 }, 'off: a session has PostgreSQL\'s own settings');
+is(policy_of($node, $during_off), undef, 'off: keepalive_status() shows no policy');
 
 switch('on');
-ok(defined wait_for_kernel($during_off, { idle => 21 }, 10), 'on: it has its policy');
-is(policy_of($node, $during_off), 'everybody', 'as its status tells');
+ok(defined wait_for_kernel($during_off, { idle => 21 }, 10), 'on: the connected session gets its policy');
+is(policy_of($node, $during_off), 'everybody', 'on: keepalive_status() shows the policy');
 my $during_on = $node->session;
-kernel_has($during_on, { idle => 21 }, 'so has a new one');
+kernel_has($during_on, { idle => 21 }, 'on: a new session has the policy');
 
 switch('off');
-ok(defined wait_for_kernel($_, { idle => 11 }, 10), 'off again: nobody has') foreach $during_off, $during_on;
-is($during_on->value('SHOW tcp_keepalives_idle'), 11, 'as SHOW tells');
-is($node->status($_->pid)->{tcp_keepalives_idle}, '00:00:11', 'and status goes on to tell')
+ok(defined wait_for_kernel($_, { idle => 11 }, 10), 'off again: a session has PostgreSQL\'s own settings') foreach $during_off, $during_on;
+is($during_on->value('SHOW tcp_keepalives_idle'), 11, 'off again: SHOW shows PostgreSQL\'s own setting');
+is($node->status($_->pid)->{tcp_keepalives_idle}, '00:00:11', 'off again: keepalive_status() shows PostgreSQL\'s own setting')
   foreach $during_off, $during_on;
 
 done_testing();

@@ -1,5 +1,5 @@
-# A thousand policies, and ten thousand with keepalive_guard.max_policies raised, are
-# loaded and matched, the last of them too.  What they cost: test/bench.
+# A thousand policies, and ten thousand with a higher keepalive_guard.max_policies, are
+# loaded and matched, including the last one.  test/bench measures their cost.
 use strict;
 use warnings;
 
@@ -10,10 +10,10 @@ use Test::More;
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 $node->safe_psql('postgres', 'CREATE ROLE app LOGIN; CREATE ROLE app_last LOGIN');
 
-my $canary = $node->session;
+my $observed = $node->session;
 
-# Fills the table with that many policies.  All but three are for others, by role,
-# database or network, and of the three two come last.
+# Fills the table with this many policies.  Only three of them match a session of this
+# test: one is the first in match order, and two are the last.
 sub fill
 {
 	my ($count) = @_;
@@ -31,7 +31,7 @@ INSERT INTO keepalive_policy (name, priority, role, tcp_keepalives_idle) VALUES
 	('last', 1001, '/_last\$', '22 s');
 COMMIT
 END
-	return wait_for_kernel($canary, { idle => $count }, 60);
+	return wait_for_kernel($observed, { idle => $count }, 60);
 }
 
 sub is_loaded
@@ -39,20 +39,20 @@ sub is_loaded
 	my ($count) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok(defined fill($count), "$count policies are loaded");
-	is($node->log_count(qr/keepalive_guard: .* skipping/), 0, 'none of them is skipped');
+	is($node->log_count(qr/keepalive_guard: .* skipping/), 0, "none of $count policies is skipped");
 
-	kernel_has($node->session, { idle => $count }, 'the first is matched');
-	kernel_has($node->session(user => 'app'), { idle => 21 }, 'the second to last too');
+	kernel_has($node->session, { idle => $count }, "the first of $count policies matches");
+	kernel_has($node->session(user => 'app'), { idle => 21 }, "the second to last of $count policies matches");
 	my $last = $node->session(user => 'app_last');
-	kernel_has($last, { idle => 22 }, 'and the last');
-	is(policy_of($node, $last), 'last', 'by its name');
+	kernel_has($last, { idle => 22 }, "the last of $count policies matches");
+	is(policy_of($node, $last), 'last', "keepalive_status() names the last of $count policies");
 	return;
 }
 
 is_loaded(1000);
 $node->append_conf('postgresql.conf', 'keepalive_guard.max_policies = 10000');
 $node->restart;
-$canary = $node->session;
+$observed = $node->session;
 is_loaded(10_000);
 
 done_testing();

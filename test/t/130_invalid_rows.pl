@@ -1,5 +1,5 @@
-# Invalid rows that somebody wrote past the table's trigger are skipped, with a line
-# in the log for each, and the others are in force.
+# Invalid rows that were written while the table's trigger was disabled are skipped, with
+# a log line for each.  The other policies are in force.
 use strict;
 use warnings;
 
@@ -10,8 +10,8 @@ use Test::More;
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 my $session = $node->session;
 
-# The columns and values of a policy, and the column that the log complains of.
-my @smuggled = (
+# The invalid column and value of each policy.
+my @invalid = (
 	[ tcp_keepalives_idle => "'40000 s'", ],
 	[ tcp_keepalives_interval => "'-1 s'", ],
 	[ tcp_keepalives_interval => "'1.5 s'", ],
@@ -30,9 +30,9 @@ my @smuggled = (
 
 my $log = $node->log_end;
 $node->safe_psql('postgres', 'ALTER TABLE keepalive_policy DISABLE TRIGGER ALL');
-foreach my $i (0 .. $#smuggled)
+foreach my $i (0 .. $#invalid)
 {
-	my ($column, $value) = @{ $smuggled[$i] };
+	my ($column, $value) = @{ $invalid[$i] };
 	$node->safe_psql('postgres',
 		"INSERT INTO keepalive_policy (name, priority, $column) VALUES ('bad $i', -1, $value)");
 }
@@ -45,25 +45,25 @@ ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_trunca
 INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('good', '21 s');
 END
 
-ok(defined wait_for_kernel($session, { idle => 21 }, 10), 'a valid policy is in force');
-kernel_has($node->session, { idle => 21 }, 'for new sessions too');
-is(policy_of($node, $session), 'good', 'and no other');
+ok(defined wait_for_kernel($session, { idle => 21 }, 10), 'a valid policy is in force beside invalid rows');
+kernel_has($node->session, { idle => 21 }, 'a valid policy is in force in new sessions');
+is(policy_of($node, $session), 'good', 'keepalive_status() shows the valid policy');
 
-foreach my $i (0 .. $#smuggled)
+foreach my $i (0 .. $#invalid)
 {
-	my ($column, $value) = @{ $smuggled[$i] };
+	my ($column, $value) = @{ $invalid[$i] };
 	is($node->log_count(
 			qr/LOG:  keepalive_guard: skipping keepalive policy "bad $i": invalid value for column "$column"/,
 			$log),
-		1, "$column = $value is skipped");
+		1, "a policy with $column = $value is skipped");
 }
 is($node->log_count(
 		qr/LOG:  keepalive_guard: skipping keepalive policy "n{63}": invalid value for column "name"/, $log),
-	1, 'so is a long name');
+	1, 'a policy with a name that is too long is skipped');
 
 $node->safe_psql('postgres', "DELETE FROM keepalive_policy WHERE name LIKE 'bad%'");
 ok($node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '22 s' WHERE name = 'good'; SELECT 1"),
-	'invalid rows can be deleted, and others edited beside them');
-ok(defined wait_for_kernel($session, { idle => 22 }, 10), 'and all goes on');
+	'invalid rows can be deleted, and a valid one updated');
+ok(defined wait_for_kernel($session, { idle => 22 }, 10), 'the updated policy is in force');
 
 done_testing();

@@ -1,5 +1,5 @@
-# A kernel that refuses what the guard asks of it: connections work, the log and
-# keepalive_status() tell what is not as it should be.
+# When the kernel refuses a system call of the guard, connections work, and the log and
+# keepalive_status() show what is not in force.
 use strict;
 use warnings;
 
@@ -18,10 +18,10 @@ $node->safe_psql('postgres', 'CREATE ROLE modest LOGIN');
 $node->policy(name => 'everybody', tcp_keepalives_idle => '21s', tcp_keepalives_count => 4);
 $node->policy(name => 'modest', role => 'modest', tcp_user_timeout => '21s');
 
-# The same on every architecture, and not known to Perl.
+# The same on every architecture; Perl does not define them.
 use constant { AF_NETLINK => 16, SYS_pidfd_send_signal => 424 };
 
-# Restarts the server where what the code refuses is refused.
+# Restarts the server in a process in which the given code has set up a refusal.
 sub restart_refused
 {
 	my ($refuse) = @_;
@@ -35,7 +35,7 @@ sub restart_refused
 		  or die "pg_ctl: $!";
 	}
 	waitpid $child, 0;
-	is($?, 0, 'the server starts');
+	is($?, 0, 'the server starts under seccomp');
 	$node->_update_pid(1);
 	my $session = $node->unix_session;
 	my $until = time + 10;
@@ -43,7 +43,7 @@ sub restart_refused
 	return;
 }
 
-# A new session with that tcp_keepalives_idle, as soon as there is one.
+# Waits for a new session that has this tcp_keepalives_idle.
 sub new_session_with
 {
 	my ($idle) = @_;
@@ -63,56 +63,56 @@ sub new_session_with
 restart_refused(sub { refuse_socket_option(IPPROTO_TCP, TCP_KEEPIDLE) });
 my $log = $node->log_end;
 my $session = $node->session;
-is($session->value('SELECT 1'), 1, 'a connection works whose setting is refused');
-kernel_has($session, { idle => 7200, count => 4 }, 'the other settings of its policy are in the kernel');
+is($session->value('SELECT 1'), 1, 'a session works although the kernel refuses a setting');
+kernel_has($session, { idle => 7200, count => 4 }, 'the other settings of the policy are in the kernel');
 is($node->log_count(qr/LOG:  setsockopt\(TCP_KEEPIDLE\) failed: Operation not permitted/, $log), 1,
-	'the log tells');
+	'PostgreSQL logs the refused setting');
 my $status = $node->status($session->pid);
 is_deeply(
 	[ @$status{qw(policy policy_state tcp_keepalives_idle tcp_keepalives_count)} ],
 	[ 'everybody', 'failed', '02:00:00', 4 ],
-	'the status tells what is in force, and that it is not what should be');
+	'keepalive_status() shows the values in force and policy_state failed');
 
 my $modest = $node->session(user => 'modest');
-is($node->status($modest->pid)->{policy_state}, 'applied', 'another policy is as it should be');
+is($node->status($modest->pid)->{policy_state}, 'applied', 'policy_state of another policy is applied');
 
 my $pid = $session->pid;
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_count = 5, tcp_keepalives_idle = '22s'");
 $node->wait_for_policies;
-kernel_has($session, { idle => 7200, count => 5 }, 'so it is with a change');
-is($node->status($pid)->{policy_state}, 'failed', 'as the status tells');
-is($session->value('SELECT 2'), 2, 'and the session works on');
+kernel_has($session, { idle => 7200, count => 5 }, 'a change of the policy is applied except the refused setting');
+is($node->status($pid)->{policy_state}, 'failed', 'policy_state stays failed after a change of the policy');
+is($session->value('SELECT 2'), 2, 'the session works after a change of the policy');
 $node->safe_psql('postgres', 'UPDATE keepalive_policy SET tcp_keepalives_idle = NULL');
 $node->wait_for_policies;
-is($node->status($pid)->{policy_state}, 'applied', 'without the setting all is well');
+is($node->status($pid)->{policy_state}, 'applied', 'policy_state is applied once the policy leaves the refused setting NULL');
 
 # --- signals through a pidfd ----------------------------------------------------------
 
 $log = $node->log_end;
 restart_refused(sub { refuse_system_call(SYS_pidfd_send_signal) });
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '30 s'");
-ok(defined new_session_with(30), 'new sessions have their policy');
+ok(defined new_session_with(30), 'a new session has its policy when signals are refused');
 my $first = $node->session;
 foreach my $idle (31, 32)
 {
 	$node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '$idle s'");
-	ok(defined new_session_with($idle), 'and its changes');
+	ok(defined new_session_with($idle), 'a new session has a changed policy when signals are refused');
 }
-kernel_has($first, { idle => 30 }, 'those connected before are not reached');
-is($first->value('SELECT 1'), 1, 'and work');
-is($node->status($first->pid)->{policy_state}, 'pending', 'as their status tells');
+kernel_has($first, { idle => 30 }, 'a connected session keeps its settings when signals are refused');
+is($first->value('SELECT 1'), 1, 'a connected session works when signals are refused');
+is($node->status($first->pid)->{policy_state}, 'pending', 'policy_state is pending when signals are refused');
 is($node->log_count(qr/LOG:  keepalive_guard: could not signal a session: Operation not permitted/, $log),
-	1, 'the log tells once');
+	1, 'the worker logs once that signals are refused');
 
 # --- netlink ----------------------------------------------------------------------
 
 restart_refused(sub { refuse_system_call(SYS_socket(), 0 => AF_NETLINK) });
 $session = $node->session;
-kernel_has($session, { idle => 32 }, 'without netlink a session has its policy');
+kernel_has($session, { idle => 32 }, 'a session has its policy without netlink');
 $status = $node->status($session->pid);
 is_deeply(
 	[ @$status{qw(policy_state tcp_state timer unanswered_probes)} ],
 	[ 'applied', 'ESTABLISHED', 'keepalive', 0 ],
-	'and the status tells what /proc has');
+	'keepalive_status() shows what /proc has without netlink');
 
 done_testing();

@@ -1,5 +1,5 @@
-# A setting of 0 is the system's default: that of the server's network namespace,
-# also over what postgresql.conf says.
+# A setting of 0 is the system's default, that of the server's network namespace, and
+# overrides postgresql.conf.
 use strict;
 use warnings;
 
@@ -36,25 +36,25 @@ my %system = (idle => 1234, interval => 56, count => 7, user_timeout => 0, clien
 my %conf = (idle => 11, interval => 12, count => 13, user_timeout => 14_000, client_check => 15_000);
 
 my $app = $node->session(user => 'app');
-settings_agree($node, $app, 'system', \%system, 'a policy of zeros gives the system\'s defaults');
-settings_agree($node, $node->session(user => 'other'), undef, \%conf, 'where postgresql.conf says otherwise');
+settings_agree($node, $app, 'system', \%system, 'a policy with all settings 0 gives the system\'s defaults');
+settings_agree($node, $node->session(user => 'other'), undef, \%conf, 'a session without a policy has the values of postgresql.conf');
 
-# The kernel's default counts for a socket as long as its option was never set
+# The kernel uses its default for a socket only while the option was never set
 # (keepalive_time_when), and PostgreSQL sets it.
 sysctl(tcp_keepalive_time => 4321);
 my $new = $node->session(user => 'app');
-kernel_has($new, { idle => 4321, interval => 56 }, 'a new connection has the new default');
-kernel_has($app, { idle => 1234 }, 'an old one the one that it started with');
+kernel_has($new, { idle => 4321, interval => 56 }, 'a new connection has the new system default');
+kernel_has($app, { idle => 1234 }, 'an old connection keeps the system default of its start');
 
-# --- back and forth ---------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------
 
 my $postgres = $node->session;
-kernel_has($postgres, { idle => 21, interval => 12 }, 'a policy for another');
+kernel_has($postgres, { idle => 21, interval => 12 }, 'a policy that sets one value leaves the others to postgresql.conf');
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '0'");
-ok(defined wait_for_kernel($postgres, { idle => 4321 }, 10), 'a change to 0 gives the default to a connected session');
+ok(defined wait_for_kernel($postgres, { idle => 4321 }, 10), 'a connected session gets the system default when its policy changes to 0');
 $node->safe_psql('postgres', 'DELETE FROM keepalive_policy');
-ok(defined wait_for_kernel($postgres, { idle => 11 }, 10), 'without a policy it has postgresql.conf\'s');
+ok(defined wait_for_kernel($postgres, { idle => 11 }, 10), 'a session of a deleted policy has postgresql.conf\'s value');
 ok(defined wait_for_kernel($app, { idle => 11, interval => 12, count => 13, user_timeout => 14_000 }, 10),
-	'so has the other');
+	'a session of a deleted policy of zeros has postgresql.conf\'s values');
 
 done_testing();

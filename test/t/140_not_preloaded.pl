@@ -1,5 +1,5 @@
-# Without shared_preload_libraries: the table says that its policies are not in
-# force, keepalive_status() says what it can, and nothing breaks.
+# Without shared_preload_libraries, edits of the table warn that policies are not in force,
+# keepalive_status() shows what PostgreSQL knows, and nothing fails.
 use strict;
 use warnings;
 
@@ -10,12 +10,12 @@ my $node = KeepaliveGuard::Cluster->start_new('plain', preload => 0);
 my $session = $node->session;
 my $preload_hint = 'Add keepalive_guard to shared_preload_libraries and restart the server.';
 
-# A command that must warn, once, with this many rows to edit.
+# Tests that a command succeeds with exactly one warning, whatever the number of rows.
 sub warns
 {
-	my ($command, $what) = @_;
+	my ($command, $name) = @_;
 	my $result = $session->try($command);
-	is($result->{error}, undef, "$what goes through");
+	is($result->{error}, undef, "$name succeeds");
 	is_deeply(
 		[ map { [ @$_{qw(severity sqlstate message hint)} ] } @{ $result->{notices} } ],
 		[
@@ -23,32 +23,32 @@ sub warns
 				'WARNING', '55000',
 				'keepalive policies are not in force: keepalive_guard is not preloaded',
 				$preload_hint ] ],
-		'with one warning');
+		"$name gives one warning");
 	return;
 }
 
-is($session->try('CREATE EXTENSION keepalive_guard')->{error}, undef, 'the extension can be created');
+is($session->try('CREATE EXTENSION keepalive_guard')->{error}, undef, 'CREATE EXTENSION succeeds');
 warns(
 	q{INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle)
 		SELECT 'p' || i, i, '61s' FROM generate_series(1, 10) i}, 'INSERT of ten rows');
 warns('UPDATE keepalive_policy SET priority = 7', 'UPDATE');
 warns(q{DELETE FROM keepalive_policy WHERE name <> 'p1'}, 'DELETE');
-is($session->value('SELECT count(*) FROM keepalive_policy'), 1, 'the edits are there');
+is($session->value('SELECT count(*) FROM keepalive_policy'), 1, 'the edits are stored');
 
 my $result = $session->try(q{INSERT INTO keepalive_policy (name, tcp_keepalives_count) VALUES ('bad', 128)});
-is($result->{error}{sqlstate}, '22023', 'a bad value is refused here too');
+is($result->{error}{sqlstate}, '22023', 'a bad value is refused');
 
 my $other = $node->session;
 is($other->value('SHOW tcp_keepalives_idle'), $session->value('SHOW tcp_keepalives_idle'),
-	'a new session is as PostgreSQL has it');
+	'a new session has PostgreSQL\'s own setting');
 my $status = $node->status($other->pid);
 is_deeply(
 	{ map { $_ => $status->{$_} } qw(datname usename backend_type policy policy_state) },
 	{
 		datname => 'postgres', usename => 'postgres', backend_type => 'client backend',
 		policy => undef, policy_state => undef },
-	'keepalive_status() has its row');
-is($node->status(0), undef, 'and none for nobody');
+	'keepalive_status() has a row for the session, without a policy');
+is($node->status(0), undef, 'keepalive_status() has no row for a pid without a session');
 
 foreach my $call ('keepalive_apply()', q{keepalive_explain('postgres', 'postgres')})
 {
@@ -58,14 +58,14 @@ foreach my $call ('keepalive_apply()', q{keepalive_explain('postgres', 'postgres
 		[
 			'55000', 'keepalive_guard must be loaded via shared_preload_libraries',
 			$preload_hint ],
-		"$call says what is missing");
+		"$call fails with a hint");
 }
 
 $session->query('TRUNCATE keepalive_policy');
-is($session->try('LOAD \'keepalive_guard\'')->{error}, undef, 'LOAD does no harm');
-is($session->try('SHOW keepalive_guard.enabled')->{error}{sqlstate}, '42704', 'there are no settings');
+is($session->try('LOAD \'keepalive_guard\'')->{error}, undef, 'LOAD of the library succeeds');
+is($session->try('SHOW keepalive_guard.enabled')->{error}{sqlstate}, '42704', 'LOAD defines no settings');
 is($session->value(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'keepalive%'}),
-	0, 'nor a worker');
-is($session->try('DROP EXTENSION keepalive_guard')->{error}, undef, 'the extension can be dropped');
+	0, 'no worker is running');
+is($session->try('DROP EXTENSION keepalive_guard')->{error}, undef, 'DROP EXTENSION succeeds');
 
 done_testing();

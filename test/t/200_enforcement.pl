@@ -1,6 +1,6 @@
-# What a session may choose under default, ceiling and locked policies, by every
-# route by which PostgreSQL lets it choose.  The first four settings are looked up
-# in the kernel, the client check, which the kernel does not know, in pg_settings.
+# Which values a session can set under default, ceiling and locked policies, in every way
+# that PostgreSQL offers.  The first four settings are read from the kernel, the client
+# check from pg_settings.
 use strict;
 use warnings;
 
@@ -36,7 +36,7 @@ $admin->query('CREATE ROLE boss SUPERUSER LOGIN; CREATE ROLE plain LOGIN');
 $node->policy(name => 'for_boss', role => 'boss', enforcement => 'locked', @columns);
 $node->wait_for_policies;
 
-# What is in force in a session, through the oracle where there is one.
+# The values in force in a session: four from the kernel, the client check from pg_settings.
 sub in_force
 {
 	my ($session) = @_;
@@ -44,7 +44,7 @@ sub in_force
 	return kernel_values($session) . "/$check";
 }
 
-# One of these values.
+# One of these values, by the setting's name.
 sub value_of
 {
 	my ($session, $name) = @_;
@@ -53,7 +53,7 @@ sub value_of
 	return $value{$name};
 }
 
-# What the server said to an attempt: "accepted", or the SQLSTATE and the policy named.
+# The server's answer to an attempt: "accepted", or the SQLSTATE and the policy named.
 sub answer
 {
 	my ($result) = @_;
@@ -64,22 +64,22 @@ sub answer
 	return join ' ', 'refused', $refusal->{sqlstate}, $name // $refusal->{message};
 }
 
-# --- from the session's first moment ------------------------------------------------
+# --- before the session's first query -----------------------------------------------
 
 my %session;
 foreach my $role (@roles)
 {
 	$session{$role} = $node->session(user => $role);
-	is(kernel_values($session{$role}), '60/10/4/30000', "$role: in the kernel before any query");
-	is(shown_values($session{$role}), $policy_values, "$role: and shown");
+	is(kernel_values($session{$role}), '60/10/4/30000', "$role: the policy's values are in the kernel before any query");
+	is(shown_values($session{$role}), $policy_values, "$role: pg_settings shows the policy's values");
 	is( $session{$role}->value(
 			"SELECT string_agg(DISTINCT source, ' ') FROM pg_settings"
 			  . " WHERE name ~ '^tcp_[ku]' OR name = 'client_connection_check_interval'"),
-		'global', "$role: as a default of the cluster");
+		'global', "$role: pg_settings.source is global");
 }
-is(kernel_values($admin), '7200/75/9/0', 'a session without a policy has the system\'s');
+is(kernel_values($admin), '7200/75/9/0', 'a session without a policy has the system\'s defaults');
 
-# --- every way to set ---------------------------------------------------------------
+# --- every way to set a parameter ---------------------------------------------------
 
 $admin->query(<<'END');
 CREATE FUNCTION by_function(name text, value text) RETURNS void LANGUAGE plpgsql
@@ -95,8 +95,8 @@ EXCEPTION WHEN insufficient_privilege THEN
 END $$;
 END
 
-# SQL that sets; SQL to be run after the look at what is in force.
-my @routes = (
+# Name, SQL that sets, and SQL to be run after the values in force were read.
+my @ways = (
 	[ 'SET', 'SET %1$s = %2$s', 'RESET %1$s' ],
 	[ 'SET LOCAL', 'BEGIN; SET LOCAL %1$s = %2$s', 'COMMIT' ],
 	[ 'set_config', q{SELECT set_config('%1$s', '%2$s', false)}, 'RESET ALL' ],
@@ -113,9 +113,9 @@ my @routes = (
 foreach my $role (@roles)
 {
 	my $s = $session{$role};
-	foreach my $route (@routes)
+	foreach my $way (@ways)
 	{
-		my ($how, $set, $undo) = @$route;
+		my ($how, $set, $undo) = @$way;
 		foreach my $name (@SETTINGS)
 		{
 			my @seen;
@@ -132,12 +132,12 @@ foreach my $role (@roles)
 				[
 					$role eq 'app_locked' ? $refused : "accepted $stricter{$name}",
 					$role eq 'app_default' ? "accepted $looser{$name}" : $refused ],
-				"$role: $name by $how");
+				"$role: stricter and looser $name by $how");
 		}
-		is(in_force($s), $policy_values, "$role: the policy's values after " . sprintf $undo, 'it');
+		is(in_force($s), $policy_values, "$role: the policy's values are in force after " . sprintf $undo, 'name');
 	}
 	$s->query("SET $_ = $policy{$_}") foreach @SETTINGS;
-	is(in_force($s), $policy_values, "$role: what the policy sets can be set");
+	is(in_force($s), $policy_values, "$role: SET to the policy's own values is accepted");
 	$s->query('RESET ALL');
 }
 
@@ -145,13 +145,13 @@ my $refusal = $session{app_locked}->try('SET tcp_user_timeout = 0')->{error};
 is($refusal->{message},
 	'permission denied to set parameter "tcp_user_timeout" to 0: '
 	  . 'keepalive policy "for_app_locked" does not allow it',
-	'the error\'s message');
-is($refusal->{detail}, 'The policy sets 30000, and is locked.', 'its detail');
-like($refusal->{hint}, qr/superusers.*keepalive_policy/, 'and its hint');
+	'the error names the policy');
+is($refusal->{detail}, 'The policy sets 30000, and is locked.', 'the error\'s detail has the policy\'s value');
+like($refusal->{hint}, qr/superusers.*keepalive_policy/, 'the error\'s hint says who may change it');
 
 # --- a function's SET clause ----------------------------------------------------------
 
-# The functions wait for this lock, so that the oracle can look into the call.
+# The functions wait for this lock, so that the kernel's values can be read during the call.
 $admin->query('SELECT pg_advisory_lock(1)');
 foreach my $name (@SETTINGS)
 {
@@ -188,20 +188,20 @@ foreach my $role (@roles)
 			[
 				$role eq 'app_locked' ? $refused : "accepted $stricter{$name}",
 				$role eq 'app_default' ? "accepted $looser{$name}" : $refused ],
-			"$role: $name by a SET clause");
+			"$role: stricter and looser $name by a SET clause");
 	}
-	is(in_force($s), $policy_values, "$role: the policy's values after the calls");
+	is(in_force($s), $policy_values, "$role: the policy's values are in force after the calls");
 }
 $admin->query('SELECT pg_advisory_unlock_all()');
-# With check_function_bodies, CREATE FUNCTION itself sets what the clause says.
+# With check_function_bodies = on, CREATE FUNCTION itself applies the SET clause.
 is( $session{app_locked}->try(
 		'SET check_function_bodies = off;'
 		  . q{ CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql SET tcp_user_timeout = 1 AS 'SELECT 1'}
 	)->{error},
 	undef,
-	'creating a function with a SET clause, as a restore does, is no attempt');
+	'CREATE FUNCTION with a SET clause is accepted with check_function_bodies = off');
 
-# --- 0 is the system's default, or off ----------------------------------------------
+# --- 0: the system's default, or off ------------------------------------------------
 
 sub tries
 {
@@ -214,7 +214,7 @@ sub tries
 }
 
 my $s = $session{app_ceiling};
-is(tries($s, $_, 0), '0 no', "app_ceiling: $_ 0 is looser than $policy{$_}") foreach @SETTINGS;
+is(tries($s, $_, 0), '0 no', "app_ceiling: $_ = 0 is looser than $policy{$_}") foreach @SETTINGS;
 $admin->query('CREATE ROLE app_zero LOGIN');
 $node->policy(
 	name => 'zero', role => 'app_zero', enforcement => 'ceiling', tcp_keepalives_idle => '0s',
@@ -222,15 +222,15 @@ $node->policy(
 	client_connection_check_interval => '0s');
 $node->wait_for_policies;
 $s = $node->session(user => 'app_zero');
-is(kernel_values($s), '7200/75/9/0', 'a policy of zeros is the system\'s defaults');
+is(kernel_values($s), '7200/75/9/0', 'a policy with all settings 0 gives the system\'s defaults');
 is( tries($s, 'tcp_keepalives_idle', 0, 7199, 7200, 7201), '0 yes, 7199 yes, 7200 yes, 7201 no',
-	'a ceiling of 0 is the system\'s: tcp_keepalives_idle');
-is(tries($s, 'tcp_keepalives_interval', 75, 76), '75 yes, 76 no', 'tcp_keepalives_interval');
-is(tries($s, 'tcp_keepalives_count', 9, 10), '9 yes, 10 no', 'tcp_keepalives_count');
-is(tries($s, $_, 0, 1, 1000000), '0 yes, 1 yes, 1000000 yes', "a ceiling of 0 is none: $_")
+	'a ceiling of 0 is the system\'s default: tcp_keepalives_idle');
+is(tries($s, 'tcp_keepalives_interval', 75, 76), '75 yes, 76 no', 'a ceiling of 0 is the system\'s default: tcp_keepalives_interval');
+is(tries($s, 'tcp_keepalives_count', 9, 10), '9 yes, 10 no', 'a ceiling of 0 is the system\'s default: tcp_keepalives_count');
+is(tries($s, $_, 0, 1, 1000000), '0 yes, 1 yes, 1000000 yes', "a ceiling of 0 allows every value: $_")
   foreach @SETTINGS[ 3, 4 ];
 
-# In this namespace only.
+# Sets a sysctl of this network namespace.
 sub sysctl
 {
 	my ($name, $value) = @_;
@@ -242,14 +242,14 @@ sub sysctl
 sysctl(tcp_keepalive_time => 50);
 $s = $node->session(user => 'app_ceiling');
 is(tries($s, 'tcp_keepalives_idle', 0), '0 yes',
-	'0 is allowed where the system\'s default is stricter than the ceiling');
+	'0 is accepted when the system\'s default is stricter than the ceiling');
 $s->query('SET tcp_keepalives_idle = 0');
-is(kernel_values($s), '50/10/4/30000', 'and is that default');
+is(kernel_values($s), '50/10/4/30000', '0 gives the system\'s default');
 sysctl(tcp_keepalive_time => 7200);
 
 # --- defaults from elsewhere, and connection options -----------------------------------
 
-# What becomes of a connection: its values, and how many warnings it got.
+# Connects, and returns the session's values and the number of its warnings.
 sub connected
 {
 	my ($role, %options) = @_;
@@ -262,7 +262,7 @@ sub connected
 	return in_force($s) . ', ' . @warnings . ' warnings';
 }
 
-# Defaults made by ALTER, by a role that may.
+# The same with defaults that a role sets by an ALTER command.
 sub with_defaults
 {
 	my ($by, $alter, $role, $values) = @_;
@@ -297,7 +297,7 @@ foreach my $role (@roles)
 			$role eq 'app_default' ? "$looser_values, 0 warnings" : "$policy_values, 5 warnings",
 			"$role: looser values by $how");
 	}
-	is(connected($role), "$policy_values, 0 warnings", "$role: without any of these");
+	is(connected($role), "$policy_values, 0 warnings", "$role: a connection without any of these has the policy's values");
 }
 
 {
@@ -308,18 +308,18 @@ foreach my $role (@roles)
 			'psql', '-XAtc', 'SHOW tcp_keepalives_idle',
 			"host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=app_locked" ],
 		'>', \$stdout, '2>', \$stderr);
-	ok($ok, 'psql with PGOPTIONS connects');
-	is($stdout, "60\n", 'but gets the policy\'s value');
+	ok($ok, 'psql with PGOPTIONS connects under a locked policy');
+	is($stdout, "60\n", 'psql with PGOPTIONS gets the policy\'s value');
 	like($stderr,
 		qr/WARNING:  parameter "tcp_keepalives_idle" stays as keepalive policy "for_app_locked" has it\n/,
-		'and a warning');
+		'psql with PGOPTIONS gets a warning');
 }
 
-# What the policy changed at startup is not what RESET brings back.
+# RESET does not bring back a value that the policy replaced at startup.
 $admin->query('ALTER ROLE app_locked SET tcp_keepalives_idle = 90');
 $s = $node->session(user => 'app_locked', options => '-c tcp_user_timeout=60000');
 $s->query($_) foreach 'RESET ALL', 'DISCARD ALL', 'RESET tcp_keepalives_idle';
-is(in_force($s), $policy_values, 'RESET does not bring back what connecting did not give');
+is(in_force($s), $policy_values, 'RESET restores the policy\'s values, not those of ALTER ROLE and connection options');
 $admin->query('ALTER ROLE app_locked RESET ALL');
 
 # --- postgresql.conf ------------------------------------------------------------------
@@ -328,63 +328,63 @@ $admin->query("ALTER SYSTEM SET $_ = $looser{$_}") foreach @SETTINGS;
 $node->reload;
 ok($node->poll_query_until('postgres', 'SHOW client_connection_check_interval', '10s'),
 	'postgresql.conf is reloaded');
-is($admin->value('SHOW tcp_keepalives_idle'), 90, 'for sessions without a policy');
+is($admin->value('SHOW tcp_keepalives_idle'), 90, 'a session without a policy has the reloaded value');
 foreach my $role (@roles)
 {
-	is(in_force($session{$role}), $policy_values, "$role: a reload changes nothing");
-	is(connected($role), "$policy_values, 0 warnings", "$role: nor for a new session");
+	is(in_force($session{$role}), $policy_values, "$role: a reload does not change a session");
+	is(connected($role), "$policy_values, 0 warnings", "$role: a new session after the reload has the policy's values");
 }
 $admin->query('ALTER SYSTEM RESET ALL');
 $node->reload;
 
 # --- other users' rights ----------------------------------------------------------------
 
-# The policy is that of the role that connected.
+# The policy of a session is that of the role that connected.
 $admin->query('GRANT plain, boss TO app_locked');
 $s = $node->session(user => 'app_locked');
 $s->query('SET ROLE plain');
 is(answer($s->try('SET tcp_keepalives_idle = 30')),
-	'refused 42501 for_app_locked', 'SET ROLE frees nobody');
-is(in_force($s), $policy_values, 'and changes nothing');
+	'refused 42501 for_app_locked', 'SET is refused after SET ROLE to a role without a policy');
+is(in_force($s), $policy_values, 'SET ROLE does not change the values in force');
 $s->query('SET ROLE boss');
-is(answer($s->try('SET tcp_keepalives_idle = 30')), 'accepted', 'but a superuser may');
-is(kernel_values($s), '30/10/4/30000', 'and it is in the kernel');
+is(answer($s->try('SET tcp_keepalives_idle = 30')), 'accepted', 'SET is accepted after SET ROLE to a superuser');
+is(kernel_values($s), '30/10/4/30000', 'the value set as superuser is in the kernel');
 $s->query('RESET ROLE');
 is(answer($s->try('SET tcp_keepalives_idle = 40')),
-	'refused 42501 for_app_locked', 'who is none any more may not');
+	'refused 42501 for_app_locked', 'SET is refused after RESET ROLE');
 $admin->query('REVOKE plain, boss FROM app_locked');
 
 $s = $node->session(user => 'boss');
-is(in_force($s), $policy_values, 'a superuser has the policy too');
-is($node->status($s->pid)->{policy_state}, 'applied', 'it is applied');
+is(in_force($s), $policy_values, 'a policy applies to a superuser');
+is($node->status($s->pid)->{policy_state}, 'applied', 'policy_state of a superuser\'s session is applied');
 foreach my $name (@SETTINGS)
 {
 	$s->query("SET $name = $looser{$name}");
-	is($node->status($s->pid)->{policy_state}, 'overridden', "until he overrides $name");
-	is(value_of($s, $name), $looser{$name}, 'which is in force');
+	is($node->status($s->pid)->{policy_state}, 'overridden', "policy_state is overridden after a superuser sets $name");
+	is(value_of($s, $name), $looser{$name}, "the superuser's value of $name is in force");
 	$s->query("RESET $name");
-	is(value_of($s, $name), $policy{$name}, 'and no longer after RESET');
-	is($node->status($s->pid)->{policy_state}, 'applied', 'when the policy is applied again');
+	is(value_of($s, $name), $policy{$name}, "RESET restores the policy's value of $name");
+	is($node->status($s->pid)->{policy_state}, 'applied', "policy_state is applied after RESET of $name");
 }
 $s->query('SET tcp_user_timeout = 1234');
 $node->policy(name => 'other', role => 'nobody_at_all', tcp_keepalives_idle => '1s');
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 5 WHERE name = 'for_boss'});
 $node->wait_for_policies;
-is(kernel_values($s), '60/10/5/1234', 'a change of policies does not undo an override');
+is(kernel_values($s), '60/10/5/1234', 'a policy change does not undo a superuser\'s override');
 $s->query('SELECT 1');
-is(kernel_values($s), '60/10/5/1234', 'nor does the next command');
+is(kernel_values($s), '60/10/5/1234', 'the next command does not undo a superuser\'s override');
 $s->query('SET SESSION AUTHORIZATION plain');
-is(kernel_values($s), '60/10/5/1234', 'nor SET SESSION AUTHORIZATION');
+is(kernel_values($s), '60/10/5/1234', 'SET SESSION AUTHORIZATION does not undo a superuser\'s override');
 is(answer($s->try('SET tcp_user_timeout = 4321')),
-	'refused 42501 for_boss', 'which gives up the right to');
+	'refused 42501 for_boss', 'SET is refused after SET SESSION AUTHORIZATION');
 $s->query('RESET SESSION AUTHORIZATION');
-is(answer($s->try('SET tcp_user_timeout = 4321')), 'accepted', 'until it is reset');
+is(answer($s->try('SET tcp_user_timeout = 4321')), 'accepted', 'SET is accepted after RESET SESSION AUTHORIZATION');
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 4 WHERE name = 'for_boss'});
 $node->wait_for_policies;
 is(connected('boss', options => '-c tcp_keepalives_idle=30'),
-	"$policy_values, 1 warnings", 'a superuser overrides with SET, not by connection options');
+	"$policy_values, 1 warnings", 'connection options of a superuser do not override a locked policy');
 
-# --- what works with other processes ------------------------------------------------------
+# --- parallel workers, pg_dump, subscriptions ---------------------------------------------
 
 $admin->query(<<'END');
 CREATE TABLE big AS SELECT i FROM generate_series(1, 100000) i;
@@ -404,9 +404,9 @@ foreach my $role ('app_locked', 'boss')
 	  if $role eq 'boss';
 	my $before = in_force($s);
 	my @lines = map { $_->[0] } @{ $s->query($parallel) };
-	ok(scalar(grep { /Workers Launched: [12]/ } @lines), "$role: parallel workers");
-	is($lines[-1], 100000, "$role: and their result");
-	is(in_force($s), $before, "$role: which change nothing");
+	ok(scalar(grep { /Workers Launched: [12]/ } @lines), "$role: parallel workers start");
+	is($lines[-1], 100000, "$role: a parallel query gives its result");
+	is(in_force($s), $before, "$role: parallel workers do not change the values in force");
 }
 
 my $dump = $node->basedir . '/dump';
@@ -415,9 +415,9 @@ $node->command_ok(
 		'pg_dump', '-f', $dump, '-t', 'big',
 		"host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=app_locked" ],
 	'pg_dump works under a locked policy');
-like(slurp_file($dump), qr/^COPY public\.big /m, 'and dumps');
+like(slurp_file($dump), qr/^COPY public\.big /m, 'pg_dump under a locked policy dumps the table');
 
-# A subscription's workers are background workers here and walsenders there.
+# A subscription has background workers on its own side and walsenders on the publisher's.
 $admin->query('ALTER ROLE app_locked REPLICATION');
 $admin->query('CREATE DATABASE subscriber');
 $admin->query('CREATE PUBLICATION everything FOR TABLE big');
@@ -427,12 +427,12 @@ $subscriber->query('CREATE TABLE big (i int PRIMARY KEY)');
 $subscriber->query("CREATE SUBSCRIPTION big CONNECTION 'host=127.0.0.1 port=@{[$node->port]}"
 	  . " dbname=postgres user=app_locked' PUBLICATION everything WITH (create_slot = false)");
 ok($node->poll_query_until('subscriber', 'SELECT count(*) = 100000 FROM big'),
-	'a subscription works through a walsender with a locked policy');
+	'a subscription copies its table through a walsender with a locked policy');
 my ($walsender) = map { $_->[0] } @{ $admin->query(
 		q{SELECT pid FROM pg_stat_replication WHERE usename = 'app_locked'}) };
-is($node->status($walsender)->{policy_state}, 'applied', 'which has the policy');
+is($node->status($walsender)->{policy_state}, 'applied', 'policy_state of the subscription\'s walsender is applied');
 $subscriber->query('DROP SUBSCRIPTION big');
 
-is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'nothing went wrong in the server');
+is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 
 done_testing();

@@ -137,6 +137,6 @@ foreach my $way (sort keys %ways)
 	}
 }
 
-is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'nothing went wrong in the server');
+is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 
 done_testing();

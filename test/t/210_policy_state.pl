@@ -1,5 +1,5 @@
-# policy_state, and the values in force, as keepalive_status() tells them: at every
-# moment those of the kernel.
+# policy_state and the values in force, as keepalive_status() shows them, always agree with
+# the kernel.
 use strict;
 use warnings;
 
@@ -21,8 +21,8 @@ $node->policy(
 	name => 'locked', role => 'locked', enforcement => 'locked', tcp_keepalives_idle => '61s');
 $node->wait_for_policies;
 
-# What keepalive_status() says of a session, state and values, if these are the
-# kernel's, which must not change meanwhile.
+# policy_state and the values that keepalive_status() shows for a session, if the values
+# are the kernel's.  They must not change during the call.
 sub state_of
 {
 	my ($session) = @_;
@@ -37,17 +37,17 @@ END
 	return ($state // 'none') . " $values";
 }
 
-# --- a session's own doing ------------------------------------------------------------
+# --- changes by the session itself ----------------------------------------------------
 
 my $app = $node->session(user => 'app');
-is(state_of($app), 'applied 60/10/9/30000', 'from the start');
-is(state_of($admin), 'none 7200/75/9/0', 'without a policy');
+is(state_of($app), 'applied 60/10/9/30000', 'policy_state is applied from the start');
+is(state_of($admin), 'none 7200/75/9/0', 'policy_state is NULL without a policy');
 
-# SQL, and what is true after it.
+# SQL, and the expected state after it.
 my @steps = (
 	[ 'SET tcp_keepalives_idle = 90', 'overridden 90/10/9/30000' ],
 	[ 'SET tcp_keepalives_idle = 60', 'applied 60/10/9/30000' ],
-	[ 'SET tcp_keepalives_count = 3', 'applied 60/10/3/30000' ], # not the policy's business
+	[ 'SET tcp_keepalives_count = 3', 'applied 60/10/3/30000' ], # the policy does not set it
 	[ 'RESET tcp_keepalives_count', 'applied 60/10/9/30000' ],
 	[ 'SET tcp_user_timeout = 1', 'overridden 60/10/9/1' ],
 	[ 'RESET ALL', 'applied 60/10/9/30000' ],
@@ -57,7 +57,7 @@ my @steps = (
 	[ 'SET LOCAL tcp_keepalives_idle = 90', 'overridden 90/10/9/30000' ],
 	[ 'COMMIT', 'applied 60/10/9/30000' ],
 	[ 'BEGIN; SET LOCAL tcp_keepalives_idle = 90', 'overridden 90/10/9/30000' ],
-	[ 'SELECT 1/0', 'applied 60/10/9/30000' ], # as the abort has come
+	[ 'SELECT 1/0', 'applied 60/10/9/30000' ], # the transaction is aborted
 	[ 'ROLLBACK', 'applied 60/10/9/30000' ],
 	[ 'BEGIN; SET tcp_keepalives_idle = 90', 'overridden 90/10/9/30000' ],
 	[ 'ROLLBACK', 'applied 60/10/9/30000' ],
@@ -79,10 +79,10 @@ foreach my $step (@steps)
 {
 	my ($sql, $state) = @$step;
 	$app->try($sql);
-	is(state_of($app), $state, "after $sql");
+	is(state_of($app), $state, "policy_state and values after $sql");
 }
 
-# Functions with a SET clause, which wait inside.
+# Functions with a SET clause that wait for a lock.
 $admin->query(<<'END');
 CREATE FUNCTION inner_call() RETURNS void LANGUAGE plpgsql SET tcp_user_timeout = 222
 	AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); END';
@@ -105,41 +105,41 @@ foreach my $divisor (1, 0)
 	$admin->query('SELECT pg_advisory_lock(1), pg_advisory_lock(2)');
 	$app->send("SELECT outer_call($divisor)");
 	wait_for_lock($app, 1);
-	is(state_of($app), 'overridden 111/10/9/222', 'in a function with a SET clause, in another');
+	is(state_of($app), 'overridden 111/10/9/222', "policy_state and values inside nested functions with SET clauses (divisor $divisor)");
 	$admin->query('SELECT pg_advisory_unlock(1)');
 	wait_for_lock($app, 2);
-	is(state_of($app), 'overridden 111/10/9/30000', 'back in the outer one');
+	is(state_of($app), 'overridden 111/10/9/30000', "policy_state and values after the inner function (divisor $divisor)");
 	$admin->query('SELECT pg_advisory_unlock(2)');
-	is(defined $app->result->{error}, !$divisor, 'which ends ' . ($divisor ? 'well' : 'in an error'));
-	is(state_of($app), 'applied 60/10/9/30000', 'and after it');
+	is(defined $app->result->{error}, !$divisor, 'the outer function ' . ($divisor ? 'succeeds' : 'fails'));
+	is(state_of($app), 'applied 60/10/9/30000', "policy_state and values after the outer function (divisor $divisor)");
 }
 
 my $locked = $node->session(user => 'locked');
-is(state_of($locked), 'applied 61/75/9/0', 'a locked policy');
+is(state_of($locked), 'applied 61/75/9/0', 'policy_state of a locked policy is applied');
 $locked->try('SET tcp_keepalives_idle = 5');
-is(state_of($locked), 'applied 61/75/9/0', 'after an attempt to change it');
+is(state_of($locked), 'applied 61/75/9/0', 'policy_state is applied after a refused SET');
 $locked->query('SET tcp_user_timeout = 5');
-is(state_of($locked), 'applied 61/75/9/5', 'what it does not set is free');
+is(state_of($locked), 'applied 61/75/9/5', 'SET of a setting that a locked policy leaves NULL is accepted');
 
 my $options = $node->session(user => 'app', options => '-c tcp_keepalives_idle=5');
-is(state_of($options), 'overridden 5/10/9/30000', 'connection options override a default');
+is(state_of($options), 'overridden 5/10/9/30000', 'connection options make policy_state overridden');
 $admin->query('ALTER ROLE app SET tcp_user_timeout = 7');
 my $role = $node->session(user => 'app');
-is(state_of($role), 'overridden 60/10/9/7', 'so does ALTER ROLE');
+is(state_of($role), 'overridden 60/10/9/7', 'ALTER ROLE makes policy_state overridden');
 $admin->query('ALTER ROLE app RESET ALL');
 
 my $plain = $node->session(user => 'plain');
 $plain->query('SET tcp_keepalives_idle = 5');
-is(state_of($plain), 'none 5/75/9/0', 'the values of a session without a policy');
+is(state_of($plain), 'none 5/75/9/0', 'SET in a session without a policy leaves policy_state NULL');
 
 my $unix = $node->unix_session(user => 'locked');
-is($node->status($unix->pid)->{policy_state}, 'applied', 'a Unix socket has nothing to be overridden');
-is($node->status($unix->pid)->{tcp_keepalives_idle}, undef, 'as it has no such option');
+is($node->status($unix->pid)->{policy_state}, 'applied', 'policy_state of a session over a Unix socket is applied');
+is($node->status($unix->pid)->{tcp_keepalives_idle}, undef, 'keepalive_status() shows no socket option for a Unix socket');
 
-# --- while a change is on its way --------------------------------------------------------
+# --- while a change is being applied -----------------------------------------------------
 
-# Each of these commits is followed at once by a look: what is called applied is so.
-my %said = (pending => 0, applied => 0, lie => 0);
+# keepalive_status() is read at once after each commit: "applied" must be true.
+my %shown = (pending => 0, applied => 0, wrong => 0);
 my $sleeper = $node->session(user => 'app');
 $sleeper->send('SELECT pg_sleep(60)');
 foreach my $idle (100 .. 499)
@@ -152,35 +152,35 @@ SELECT policy_state, extract(epoch FROM tcp_keepalives_idle)::int
 	FROM keepalive_status() WHERE pid = @{[$session->pid]}
 END
 		my $true = $value == $idle && kernel_values($session) eq "$idle/10/9/30000";
-		$said{ $state eq 'pending' || $true ? $state : 'lie' }++;
+		$shown{ $state eq 'pending' || $true ? $state : 'wrong' }++;
 	}
 }
-is($said{lie}, 0,
-	"nothing is called applied that is not ($said{pending} pending, $said{applied} applied)");
-ok(defined seconds_until(1, sub { state_of($sleeper) eq 'applied 499/10/9/30000' }), 'the last change arrives');
+is($shown{wrong}, 0,
+	"keepalive_status() never shows applied too early ($shown{pending} pending, $shown{applied} applied)");
+ok(defined seconds_until(1, sub { state_of($sleeper) eq 'applied 499/10/9/30000' }), 'a sleeping session gets the last change');
 
-# A backend that does not run does not confirm.
+# A stopped backend does not confirm a change.
 kill 'STOP', $app->pid;
 $admin->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '70 s' WHERE name = 'app'");
 sleep 0.3;
-is(state_of($app), 'pending 499/10/9/30000', 'a stopped backend is pending');
-is(state_of($sleeper), 'applied 70/10/9/30000', 'others are not');
+is(state_of($app), 'pending 499/10/9/30000', 'policy_state of a stopped backend is pending');
+is(state_of($sleeper), 'applied 70/10/9/30000', 'policy_state of another session is applied');
 my $start = time;
 my $counts = $watcher->query(q{SELECT * FROM keepalive_apply('400ms')})->[0];
 my $took = time - $start;
-cmp_ok($took, '>=', 0.4, 'keepalive_apply() waits for it as long as it may');
-cmp_ok($took, '<', 1.5, 'and no longer');
-is(join(' ', @$counts), '9 3 2 0 1', 'and counts it');
+cmp_ok($took, '>=', 0.4, 'keepalive_apply() waits for a stopped backend until its timeout');
+cmp_ok($took, '<', 1.5, 'keepalive_apply() does not wait longer than its timeout');
+is(join(' ', @$counts), '9 3 2 0 1', 'keepalive_apply() counts the stopped backend as pending');
 kill 'CONT', $app->pid;
-ok(defined seconds_until(1, sub { state_of($app) eq 'applied 70/10/9/30000' }), 'it confirms when it runs again');
-is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '9 4 2 0 0', 'as counted');
+ok(defined seconds_until(1, sub { state_of($app) eq 'applied 70/10/9/30000' }), 'the backend confirms the change once it runs again');
+is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '9 4 2 0 0', 'keepalive_apply() counts no pending session');
 
 $admin->query("UPDATE keepalive_policy SET enabled = false WHERE name = 'app'");
 $node->wait_for_policies;
-is(state_of($app), 'none 7200/75/9/0', 'without the policy there is no state');
+is(state_of($app), 'none 7200/75/9/0', 'policy_state is NULL once the policy is disabled');
 $admin->query("UPDATE keepalive_policy SET enabled = true WHERE name = 'app'");
 $node->wait_for_policies;
-is(state_of($app), 'applied 70/10/9/30000', 'with it there is');
+is(state_of($app), 'applied 70/10/9/30000', 'policy_state is applied once the policy is enabled again');
 
 # --- a kernel that refuses -------------------------------------------------------------------
 
@@ -189,24 +189,24 @@ $node->restart;
 $_ = $node->session foreach $admin, $watcher;
 $node->wait_for_policies;
 $app = $node->session(user => 'app');
-is(state_of($app), 'failed 70/10/9/0', 'a refused value at startup');
+is(state_of($app), 'failed 70/10/9/0', 'policy_state is failed when the kernel refuses a value at startup');
 $locked = $node->session(user => 'locked');
-is(state_of($locked), 'applied 61/75/9/0', 'another policy is not concerned');
+is(state_of($locked), 'applied 61/75/9/0', 'policy_state of another policy is applied');
 $app->query('SET tcp_keepalives_idle = 5');
-is(state_of($app), 'failed 5/10/9/0', 'refused and overridden is called refused');
+is(state_of($app), 'failed 5/10/9/0', 'policy_state is failed when a value is refused and another overridden');
 $app->query('RESET tcp_keepalives_idle');
 is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '4 1 0 1 0',
-	'keepalive_apply() counts it');
+	'keepalive_apply() counts the failed session');
 
 $locked->send('SELECT pg_sleep(60)');
 $admin->query("UPDATE keepalive_policy SET tcp_user_timeout = '5s' WHERE name = 'locked'");
 $node->wait_for_policies;
-is(state_of($locked), 'failed 61/75/9/0', 'a refused value in a running session');
+is(state_of($locked), 'failed 61/75/9/0', 'policy_state is failed when the kernel refuses a value during a query');
 $admin->query('UPDATE keepalive_policy SET tcp_user_timeout = NULL');
 $node->wait_for_policies;
-is(state_of($locked), 'applied 61/75/9/0', 'and when it is no longer wanted');
-is(state_of($app), 'applied 70/10/9/0', 'in an idle session too');
-is($app->value('SELECT 1'), 1, 'which lives');
+is(state_of($locked), 'applied 61/75/9/0', 'policy_state is applied once the policy leaves the refused value NULL, during a query');
+is(state_of($app), 'applied 70/10/9/0', 'policy_state is applied once the policy leaves the refused value NULL, in an idle session');
+is($app->value('SELECT 1'), 1, 'the session whose value was refused works');
 
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 

@@ -79,12 +79,12 @@ foreach my $state (sort keys %expected_state)
 			  @{ $watcher->query(sprintf $socket_state, $session{$state}->pid)->[0] };
 			return lc $seen eq lc $expected_state{$state};
 		});
-	is(lc $seen, lc $expected_state{$state}, "there is a session in state: $state");
+	is(lc $seen, lc $expected_state{$state}, "a session is in state: $state");
 }
 
 my %socket = map { $_ => client_socket($session{$_}->pid, $session{$_}->port) } keys %session;
 
-# Commits something, and expects these options in the kernel of all sessions.
+# Commits a change, and expects these values in the kernel for all sessions.
 sub in_time
 {
 	my ($change, $expected, $commit) = @_;
@@ -98,7 +98,7 @@ sub in_time
 	return;
 }
 
-# The same with SQL; each statement is a transaction.
+# The same with SQL.  Each statement is a transaction.
 sub committed
 {
 	my ($change, $expected, @sql) = @_;
@@ -108,7 +108,7 @@ sub committed
 
 # --- every kind of change ------------------------------------------------------------------
 
-is(kernel_values_of($socket{$_}), $native, "without a policy: $_") foreach sort keys %socket;
+is(kernel_values_of($socket{$_}), $native, "a session without a policy has PostgreSQL's values: $_") foreach sort keys %socket;
 committed('INSERT', '60/10/4/30000', <<'END');
 INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle, tcp_keepalives_interval,
 	tcp_keepalives_count, tcp_user_timeout) VALUES ('a', 'app', '60s', '10s', 4, '30s')
@@ -121,28 +121,28 @@ UPDATE keepalive_policy SET tcp_keepalives_idle = '51s', tcp_keepalives_interval
 END
 committed('UPDATE of a setting to NULL', '51/75/5/31000',
 	q{UPDATE keepalive_policy SET tcp_keepalives_interval = NULL});
-committed('an INSERT of lower precedence', '51/75/5/31000', <<'END');
+committed('INSERT of a policy that is later in match order', '51/75/5/31000', <<'END');
 INSERT INTO keepalive_policy (name, role, priority, tcp_keepalives_idle)
 	VALUES ('b', 'app', 200, '40s')
 END
-committed('its priority rising', '40/75/9/0', q{UPDATE keepalive_policy SET priority = 50 WHERE name = 'b'});
-committed('its priority falling', '51/75/5/31000',
+committed('UPDATE of priority that makes a policy the first', '40/75/9/0', q{UPDATE keepalive_policy SET priority = 50 WHERE name = 'b'});
+committed('UPDATE of priority that makes a policy a later one', '51/75/5/31000',
 	q{UPDATE keepalive_policy SET priority = 101 WHERE name = 'b'});
 committed('DELETE', '40/75/9/0', q{DELETE FROM keepalive_policy WHERE name = 'a'});
-committed('a policy switched off', $native, 'UPDATE keepalive_policy SET enabled = false');
-committed('and on', '40/75/9/0', 'UPDATE keepalive_policy SET enabled = true');
+committed('UPDATE of enabled to false', $native, 'UPDATE keepalive_policy SET enabled = false');
+committed('UPDATE of enabled to true', '40/75/9/0', 'UPDATE keepalive_policy SET enabled = true');
 
 committed('a policy for a group without the role', $native, q{UPDATE keepalive_policy SET role = '+crew'});
 committed('GRANT', '40/75/9/0', 'GRANT crew TO app');
 committed('REVOKE', $native, 'REVOKE crew FROM app');
-committed('a member from its creation on', '40/75/9/0', 'CREATE ROLE squad IN ROLE crew ROLE app');
-committed('DROP of the role in between', $native, 'DROP ROLE squad');
+committed('CREATE ROLE between the role and the group', '40/75/9/0', 'CREATE ROLE squad IN ROLE crew ROLE app');
+committed('DROP ROLE between the role and the group', $native, 'DROP ROLE squad');
 committed('a policy for the name of another role', $native, q{UPDATE keepalive_policy SET role = 'later'});
-committed('RENAME to it', '40/75/9/0', 'ALTER ROLE app RENAME TO later');
-committed('RENAME back', $native, 'ALTER ROLE later RENAME TO app');
+committed('ALTER ROLE RENAME to the name in the policy', '40/75/9/0', 'ALTER ROLE app RENAME TO later');
+committed('ALTER ROLE RENAME to another name', $native, 'ALTER ROLE later RENAME TO app');
 committed('a policy for another network', $native,
 	q{UPDATE keepalive_policy SET role = 'app', client = '10.0.0.0/8'});
-committed('and for this one', '40/75/9/0', q{UPDATE keepalive_policy SET client = '127.0.0.0/8'});
+committed('a policy for the network of the sessions', '40/75/9/0', q{UPDATE keepalive_policy SET client = '127.0.0.0/8'});
 
 foreach my $switch ([ 'off', $native ], [ 'on', '40/75/9/0' ])
 {
@@ -159,10 +159,10 @@ foreach my $switch ([ 'off', $native ], [ 'on', '40/75/9/0' ])
 # Only commits count.
 $watcher->query(q{BEGIN; UPDATE keepalive_policy SET tcp_keepalives_idle = '39s'});
 sleep 0.3;
-is_deeply([ grep { kernel_values_of($_) ne '40/75/9/0' } values %socket ], [], 'before a commit nothing happens');
+is_deeply([ grep { kernel_values_of($_) ne '40/75/9/0' } values %socket ], [], 'no session changes before COMMIT');
 $watcher->query('ROLLBACK');
 sleep 0.3;
-is_deeply([ grep { kernel_values_of($_) ne '40/75/9/0' } values %socket ], [], 'nor after a rollback');
+is_deeply([ grep { kernel_values_of($_) ne '40/75/9/0' } values %socket ], [], 'no session changes after ROLLBACK');
 committed('COMMIT of many edits', '30/31/9/0', <<'END');
 BEGIN;
 INSERT INTO keepalive_policy (name, priority) VALUES ('first', 1);
@@ -178,35 +178,35 @@ committed('COPY', '20/75/9/0', <<'END');
 COPY keepalive_policy (name, priority, role, tcp_keepalives_idle) FROM PROGRAM 'printf "c\\t1\\tapp\\t20 s\\n"'
 END
 
-# SO_KEEPALIVE, for which PostgreSQL has no setting.
+# SO_KEEPALIVE: PostgreSQL has no setting for it.
 my $keepalive_is = sub {
 	my ($wanted) = @_;
 	return seconds_until(2,
 		sub { !grep { socket_options($_->pid, $_->port)->{keepalive} != $wanted } values %session });
 };
 $watcher->query(q{UPDATE keepalive_policy SET keepalive = false WHERE name = 'c'});
-cmp_ok($keepalive_is->(0) // 9, '<', 1, 'keepalive = false: SO_KEEPALIVE is off within a second');
+cmp_ok($keepalive_is->(0) // 9, '<', 1, 'keepalive = false switches SO_KEEPALIVE off within a second');
 $watcher->query(q{UPDATE keepalive_policy SET keepalive = NULL WHERE name = 'c'});
-cmp_ok($keepalive_is->(1) // 9, '<', 1, 'and on again');
+cmp_ok($keepalive_is->(1) // 9, '<', 1, 'keepalive = NULL switches SO_KEEPALIVE on again within a second');
 
-# --- SHOW agrees from the next command on -----------------------------------------------------
+# --- SHOW agrees with the kernel from the next command on -------------------------------------
 
-# Whatever the next command is.
-is($session{'idle in transaction'}->value('SHOW tcp_keepalives_idle'), 20, 'SHOW in a transaction');
-is($session{'idle'}->value(q{SELECT current_setting('tcp_keepalives_idle')}), 20, 'current_setting()');
-is($session{'idle walsender'}->value('SHOW tcp_keepalives_idle'), 20, 'SHOW in a walsender');
+# With different commands as the next one.
+is($session{'idle in transaction'}->value('SHOW tcp_keepalives_idle'), 20, 'SHOW in a transaction shows the policy\'s value');
+is($session{'idle'}->value(q{SELECT current_setting('tcp_keepalives_idle')}), 20, 'current_setting() shows the policy\'s value');
+is($session{'idle walsender'}->value('SHOW tcp_keepalives_idle'), 20, 'SHOW in a walsender shows the policy\'s value');
 $session{'aborted transaction'}->query('ROLLBACK');
 is($session{'aborted transaction'}->value(
 		q{SELECT setting || ' ' || source FROM pg_settings WHERE name = 'tcp_keepalives_idle'}),
-	'20 global', 'pg_settings');
+	'20 global', 'pg_settings shows the policy\'s value and its source');
 
 committed('TRUNCATE', $native, 'TRUNCATE keepalive_policy');
-is($session{'idle'}->value('SHOW tcp_keepalives_idle'), 7200, 'SHOW after TRUNCATE');
+is($session{'idle'}->value('SHOW tcp_keepalives_idle'), 7200, 'SHOW shows PostgreSQL\'s value after TRUNCATE');
 is($session{'idle in transaction'}->value(
 		q{SELECT setting || ' ' || source FROM pg_settings WHERE name = 'tcp_keepalives_idle'}),
-	'7200 default', 'and pg_settings');
+	'7200 default', 'pg_settings shows PostgreSQL\'s value and source after TRUNCATE');
 
-# --- nobody is disturbed -------------------------------------------------------------------------
+# --- policy changes do not disturb sessions ------------------------------------------------------
 
 my $sleeper = $node->session(user => 'app');
 $sleeper->send('SELECT pg_sleep(1.5), 42');
@@ -216,16 +216,16 @@ foreach my $idle (1 .. 50)
 	$watcher->query('TRUNCATE keepalive_policy');
 	$watcher->query("INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('x', '$idle s')");
 }
-is_deeply($sleeper->result->{rows}, [ [ '', 42 ] ], 'pg_sleep() goes on');
-cmp_ok(time - $start, '>=', 1.5, 'for as long as it was told');
+is_deeply($sleeper->result->{rows}, [ [ '', 42 ] ], 'pg_sleep() returns normally during policy changes');
+cmp_ok(time - $start, '>=', 1.5, 'pg_sleep() lasts as long as without policy changes');
 committed('the last of many edits', '50/75/9/0', 'SELECT 1');
 $admin->query('COMMIT');
-is($session{lock}->result->{error}, undef, 'the wait for a lock ends well');
-is(scalar @{ $session{send}->result->{rows} }, 20_000, 'a result that was held back is complete');
-is($session{$_}->value('SELECT 1'), 1, "$_ goes on") foreach 'idle', 'idle in transaction';
-is($watcher->value('SELECT count(*) FROM pg_stat_replication'), 3, 'the walsenders go on');
+is($session{lock}->result->{error}, undef, 'a session that waited for a lock gets it');
+is(scalar @{ $session{send}->result->{rows} }, 20_000, 'a result whose client paused is complete');
+is($session{$_}->value('SELECT 1'), 1, "a session works after the policy changes: $_") foreach 'idle', 'idle in transaction';
+is($watcher->value('SELECT count(*) FROM pg_stat_replication'), 3, 'the walsenders are still connected');
 
-# --- the client check, which a session follows with its next command ---------------------------
+# --- the client check, which takes effect with the session's next command ----------------------
 
 foreach my $kind ('TCP', 'Unix socket')
 {
@@ -238,13 +238,13 @@ foreach my $kind ('TCP', 'Unix socket')
 INSERT INTO keepalive_policy (name, client_connection_check_interval) VALUES ('check', '100ms')
 END
 	$node->wait_for_policies;
-	is($shown->value('SHOW client_connection_check_interval'), '100ms', "$kind: shown at the next command");
+	is($shown->value('SHOW client_connection_check_interval'), '100ms', "$kind: the next command shows the new client check");
 	foreach my $s ($idle, $transaction)
 	{
 		$s->send('SELECT pg_sleep(60)');
 		sleep 0.1;
 		$s->vanish;
-		ok(defined $node->wait_for_exit($s->pid, 3), "$kind: in force at the next command");
+		ok(defined $node->wait_for_exit($s->pid, 3), "$kind: the new client check is in force during the next command");
 	}
 }
 

@@ -1,5 +1,6 @@
-# When a policy goes, every session has exactly what PostgreSQL would have given it:
-# each session under test has a twin, of a role without a policy, that does the same.
+# After its policy is deleted, a session has exactly the settings that PostgreSQL would
+# have given it.  Each session under test is compared with a twin: a session of a role
+# without a policy that runs the same commands.
 use strict;
 use warnings;
 
@@ -22,9 +23,9 @@ sub apply
 }
 
 
-# --- where a value may come from ----------------------------------------------------------
+# --- sources of values --------------------------------------------------------------------
 
-my @own = (41, 21, 3, 45000, 8000); # some stricter than the policy, some looser
+my @own = (41, 21, 3, 45000, 8000); # some are stricter than the policy, some looser
 my $set = join '; ', map { "SET $SETTINGS[$_] = $own[$_]" } 0 .. 4;
 my @roles = map { ("app_$_", "free_$_") } qw(plain role both);
 $admin->query("CREATE ROLE $_ LOGIN") foreach @roles;
@@ -41,7 +42,7 @@ foreach my $i (0 .. 4)
 	}
 }
 
-# Kind of session => [ role, connection options, SQL before the policy comes ].
+# Kind of session => [ role, connection options, SQL to run before the policy exists ].
 my %kinds = (
 	'postgresql.conf' => [ 'plain', {}, [] ],
 	'ALTER DATABASE' => [ 'plain', { dbname => 'special' }, [] ],
@@ -77,9 +78,9 @@ sub connect_as
 	return $s;
 }
 
-# All there is to know of the settings, but for what a walsender and a failed
-# transaction cannot tell.
-sub facts
+# All columns of pg_settings that matter.  A walsender and a failed transaction can only
+# run SHOW.
+sub setting_rows
 {
 	my ($s) = @_;
 	my $columns = 'name, setting, source, boot_val, reset_val, sourcefile, sourceline, pending_restart';
@@ -89,7 +90,7 @@ sub facts
 	return [ map { $s->try("SHOW $_")->{rows}[0] // [] } @SETTINGS ];
 }
 
-# --- with a policy of each kind, and a reload meanwhile --------------------------------------
+# --- a policy of each enforcement, and a reload ----------------------------------------------
 
 my $reloads = 0;
 
@@ -97,7 +98,7 @@ sub reload
 {
 	$reloads++;
 	$admin->query('ALTER SYSTEM SET tcp_keepalives_idle = ' . (2000 + $reloads));
-	$admin->query('ALTER SYSTEM SET tcp_keepalives_interval = ' . (100 + $reloads)); # not set before
+	$admin->query('ALTER SYSTEM SET tcp_keepalives_interval = ' . (100 + $reloads)); # was not set before
 	$admin->query("ALTER SYSTEM SET client_connection_check_interval = '${reloads}s'");
 	$admin->query('ALTER SYSTEM SET tcp_user_timeout = 0') if $reloads % 2;
 	$admin->query('ALTER SYSTEM RESET tcp_user_timeout') unless $reloads % 2;
@@ -118,21 +119,21 @@ sub back_to_postgresql_conf
 	return;
 }
 
-# Each pair is a twin and a session that should be the same.
+# Compares pg_settings of each pair: a twin and a session that should be equal.
 sub compare
 {
 	my ($when, %pairs) = @_;
 	my @different;
 	foreach my $kind (sort keys %pairs)
 	{
-		my ($expected, $seen) = map { facts($_) } @{ $pairs{$kind} };
+		my ($expected, $seen) = map { setting_rows($_) } @{ $pairs{$kind} };
 		foreach my $i (0 .. 4)
 		{
 			my ($is, $should) = map { join ' ', map { $_ // '-' } @{ $_->[$i] } } $seen, $expected;
 			push @different, "$kind: \"$is\" should be \"$should\"" if $is ne $should;
 		}
 	}
-	is(join("\n", @different), "", "$when, as PostgreSQL tells");
+	is(join("\n", @different), "", "$when: pg_settings as without a policy");
 	return;
 }
 
@@ -152,18 +153,18 @@ sub compare_in_kernel
 			}
 			return !@different;
 		});
-	is(join("\n", @different), "", "$when, in the kernel");
+	is(join("\n", @different), "", "$when: values in the kernel as without a policy");
 	return;
 }
 
-sub each_does
+sub run_in_each
 {
 	my ($sql, @sessions) = @_;
 	$_->try($sql) foreach @sessions;
 	return;
 }
 
-# By kind, two of the four that there are of each.
+# For each kind, two of its four sessions.
 sub pairs
 {
 	my ($of, $twin, $session) = @_;
@@ -172,8 +173,8 @@ sub pairs
 
 foreach my $enforcement (qw(default ceiling locked))
 {
-	# Idle sessions are governed by signals alone; active ones run a command after
-	# each step, in which PostgreSQL's own settings follow.
+	# Idle sessions get changes by signals only.  Active ones run a command after each
+	# step, and take over PostgreSQL's own settings then.
 	my @names = qw(idle_twin idle active_twin active);
 	my (%before, %during);
 	foreach my $kind (keys %kinds)
@@ -190,9 +191,9 @@ foreach my $enforcement (qw(default ceiling locked))
 		default => '41/21/3/45000', ceiling => '41/20/3/40000', locked => '50/20/4/40000' }->{$enforcement};
 	is(kernel_values($before{'SET'}{idle}), $expected, "$enforcement: the policy is in force");
 	my $count = $enforcement eq 'default' ? 6 : 4; # ALTER ROLE ALL
-	is(kernel_values($before{'postgresql.conf'}{idle}), "50/20/$count/40000", "$enforcement: without own settings too");
+	is(kernel_values($before{'postgresql.conf'}{idle}), "50/20/$count/40000", "$enforcement: the policy is in force in a session without own settings");
 
-	# Those who come with the policy in force cannot SET what they like.
+	# Sessions that start while the policy is in force cannot SET every value.
 	foreach my $kind (keys %kinds)
 	{
 		$during{$kind}{$_} = connect_as(/twin/ ? 'free' : 'app', $kind, $enforcement eq 'default')
@@ -200,40 +201,40 @@ foreach my $enforcement (qw(default ceiling locked))
 	}
 	my @active = map { @$_{qw(active_twin active)} } values %before, values %during;
 	my @all = map { @$_{@names} } values %before, values %during;
-	each_does('SELECT 1', @active);
+	run_in_each('SELECT 1', @active);
 
 	reload();
-	each_does('SELECT 1', @active);
+	run_in_each('SELECT 1', @active);
 
 	$admin->query('DELETE FROM keepalive_policy');
-	compare_in_kernel("$enforcement: active, before the policy", pairs(\%before, qw(active_twin active)));
-	compare_in_kernel("$enforcement: active, with the policy", pairs(\%during, qw(active_twin active)));
-	# An idle session has not taken notice of the reload, unless it had the policy's
-	# values as its defaults: there is no going back to a file that has changed.
-	compare_in_kernel("$enforcement: idle, before the policy", pairs(\%before, qw(idle_twin idle)));
-	compare_in_kernel("$enforcement: idle, with the policy", pairs(\%during, qw(active_twin idle)));
+	compare_in_kernel("$enforcement: active session from before the policy", pairs(\%before, qw(active_twin active)));
+	compare_in_kernel("$enforcement: active session from during the policy", pairs(\%during, qw(active_twin active)));
+	# An idle session has not processed the reload, unless it had the policy's values as
+	# its defaults: it cannot go back to the values of a file that has changed.
+	compare_in_kernel("$enforcement: idle session from before the policy", pairs(\%before, qw(idle_twin idle)));
+	compare_in_kernel("$enforcement: idle session from during the policy", pairs(\%during, qw(active_twin idle)));
 
 	my $check = sub {
 		my ($when) = @_;
-		compare_in_kernel("$enforcement: $when, before the policy", pairs(\%before, @$_))
+		compare_in_kernel("$enforcement: $when, session from before the policy", pairs(\%before, @$_))
 		  foreach [qw(idle_twin idle)], [qw(active_twin active)];
-		compare_in_kernel("$enforcement: $when, with the policy", pairs(\%during, @$_))
+		compare_in_kernel("$enforcement: $when, session from during the policy", pairs(\%during, @$_))
 		  foreach [qw(idle_twin idle)], [qw(active_twin active)];
-		compare("$enforcement: $when, before the policy", pairs(\%before, @$_))
+		compare("$enforcement: $when, session from before the policy", pairs(\%before, @$_))
 		  foreach [qw(idle_twin idle)], [qw(active_twin active)];
-		compare("$enforcement: $when, with the policy", pairs(\%during, @$_))
+		compare("$enforcement: $when, session from during the policy", pairs(\%during, @$_))
 		  foreach [qw(idle_twin idle)], [qw(active_twin active)];
 		return;
 	};
-	each_does('SELECT 1', @all);
-	$check->('with the next command');
-	each_does('ROLLBACK TO s', map { @{$_}{@names} } map { $_->{'SET in a subtransaction'} } \%before, \%during);
-	each_does('COMMIT', @all);
+	run_in_each('SELECT 1', @all);
+	$check->('at the next command');
+	run_in_each('ROLLBACK TO s', map { @{$_}{@names} } map { $_->{'SET in a subtransaction'} } \%before, \%during);
+	run_in_each('COMMIT', @all);
 	$check->('after COMMIT');
-	each_does('RESET ALL', @all);
+	run_in_each('RESET ALL', @all);
 	$check->('after RESET ALL');
 	back_to_postgresql_conf();
-	each_does('SELECT 1', @all);
+	run_in_each('SELECT 1', @all);
 	$check->('after another reload');
 	$_->terminate foreach @all;
 }

@@ -1,5 +1,5 @@
-# A policy that comes, changes, becomes strict or goes while a session has values
-# that end with its transaction, subtransaction or function.
+# A policy is created, changed, made stricter or deleted while a session has values that
+# end with its transaction, subtransaction or function.
 use strict;
 use warnings;
 
@@ -36,7 +36,7 @@ EXCEPTION WHEN raise_exception THEN
 END $$;
 END
 
-# How a session gets into a state with temporary values 90/75/9/90001, and out of it.
+# How a session gets the temporary values 90/75/9/90001, and how these end.
 my %ways = (
 	'SET LOCAL, COMMIT' =>
 	  [ [ 'BEGIN', 'SET LOCAL tcp_keepalives_idle = 90; SET LOCAL tcp_user_timeout = 90001' ], ['COMMIT'] ],
@@ -66,7 +66,8 @@ my %ways = (
 			'waits: SELECT pg_sleep(60)' ], ['cancel'] ],
 );
 
-# SQL before and in the middle; what is expected before, in the middle and after.
+# SQL to run before and during the temporary values; the values expected before the
+# change, after the change, and after the temporary values.
 my $app = q{INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle, tcp_user_timeout, enforcement)
 	VALUES ('app', 'app', '60s', '30s', '%s')};
 my $temporary = '90/75/9/90001';
@@ -125,15 +126,15 @@ foreach my $way (sort keys %ways)
 			else { $s->try($sql) }
 		}
 		$s->result if $waiting;
-		# Without another command.
+		# The session runs no further command.
 		seconds_until(1, sub { kernel_values($s) eq $expected[2] });
 		push @seen, kernel_values($s);
-		is_deeply(\@seen, \@expected, "$way: $change");
+		is_deeply(\@seen, \@expected, "$way: $change: values in the kernel");
 
 		$s->try('COMMIT');
 		is(join('/', map { $s->value("SHOW $_") =~ s/s$//r } qw(tcp_keepalives_idle tcp_keepalives_count)),
-			join('/', (split m{/}, $expected[2])[ 0, 2 ]), "$way: $change: SHOW");
-		is(kernel_values($s), $expected[2], "$way: $change: nothing comes back with a command");
+			join('/', (split m{/}, $expected[2])[ 0, 2 ]), "$way: $change: SHOW shows the final values");
+		is(kernel_values($s), $expected[2], "$way: $change: the next command does not change the values");
 	}
 }
 

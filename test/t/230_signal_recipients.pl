@@ -1,5 +1,5 @@
-# Nobody but sessions that have said they listen is signalled.  The signal is a
-# real-time one, which ends each process that does not catch it.
+# The worker signals only sessions that have installed the signal's handler.  The signal is
+# a real-time signal: it ends each process that does not catch it.
 use strict;
 use warnings;
 
@@ -52,7 +52,7 @@ sub caught
 	return join ' ', grep { $_ > 32 && substr($bits, $_ - 1, 1) } 1 .. 64;
 }
 
-# pid => [ type, when it was started ] of all of the server's processes.
+# { pid => "backend_type, backend_start" } of the server's processes.
 sub processes
 {
 	my ($where) = @_;
@@ -63,18 +63,18 @@ sub processes
 $node->policy(name => 'all', tcp_keepalives_idle => '60s');
 my ($postmaster) = $node->safe_psql('postgres', q{SELECT pg_read_file('postmaster.pid')}) =~ /^(\d+)/;
 
-# --- who listens -----------------------------------------------------------------------
+# --- which processes catch the signal --------------------------------------------------
 
 my $client = $node->session;
 my $walsender = $node->session(replication => 'true');
-like(caught($_->pid), qr/^\d+$/, 'a session listens to one signal') foreach $client, $walsender;
+like(caught($_->pid), qr/^\d+$/, 'a session catches one real-time signal') foreach $client, $walsender;
 my %others = processes(q{backend_type NOT IN ('client backend', 'walsender')});
-cmp_ok(scalar keys %others, '>=', 5, 'there are other processes') or diag explain \%others;
+cmp_ok(scalar keys %others, '>=', 5, 'the server has other processes') or diag explain \%others;
 is_deeply([ map { "$others{$_}: " . caught($_) } grep { caught($_) } keys %others ], [],
-	'which do not');
-is(caught($postmaster), '', 'nor does the postmaster');
+	'no other process catches a real-time signal');
+is(caught($postmaster), '', 'the postmaster catches no real-time signal');
 
-# --- processes that come and go ---------------------------------------------------------
+# --- processes that start and end -------------------------------------------------------
 
 $admin->query('CREATE TABLE big AS SELECT i FROM generate_series(1, 50000) i');
 $admin->query("CREATE TABLE churned_$_ (i int) WITH (autovacuum_vacuum_threshold = 0,"
@@ -101,15 +101,15 @@ foreach my $round (1 .. 40)
 	$right{ $lines[-1] }++;
 }
 is_deeply(\%right, { 50000 => 40 }, 'parallel queries give their results');
-cmp_ok($launched, '>=', 20, "by parallel workers ($launched)");
-ok(defined seconds_until(10, sub { $admin->value($vacuumed) > $before }), 'autovacuum workers did their work');
-ok(applied($client), "after $edits changes a session has the last");
+cmp_ok($launched, '>=', 20, "parallel workers were launched ($launched)");
+ok(defined seconds_until(10, sub { $admin->value($vacuumed) > $before }), 'autovacuum workers processed the tables');
+ok(applied($client), "a session has the last of $edits changes");
 my %later = processes(q{backend_type NOT IN ('client backend', 'walsender')});
 my $may_go = qr/autovacuum worker|parallel|reader/;
 is_deeply([ grep { !/$may_go/ } map { $others{$_} } grep { !$later{$_} } keys %others ],
-	[], 'no process has gone');
+	[], 'no process has ended');
 
-# --- a backend that has not got so far yet ----------------------------------------------
+# --- a backend that is starting -------------------------------------------------------------
 
 # It waits for the startup packet.
 my $silent = IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $@;
@@ -117,25 +117,25 @@ my $starting;
 seconds_until(5,
 	sub { ($starting) = grep { client_socket($_, $silent->sockport) } split ' ', `pgrep -P $postmaster` });
 sleep 0.1;
-is(caught($starting), '', 'a backend that waits for its client does not listen');
+is(caught($starting), '', 'a backend that waits for the startup packet catches no real-time signal');
 edit_policies(50);
-ok(-d "/proc/$starting", 'and is not signalled');
+ok(-d "/proc/$starting", 'a backend that waits for the startup packet is not signalled');
 my $body = pack('N', 3 << 16) . "user\0postgres\0database\0postgres\0\0";
 syswrite $silent, pack('N', 4 + length $body) . $body;
 ok(defined seconds_until(5,
 		sub { $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid = $starting AND policy = 'all'") }),
-	'it gets the last policy when it goes on');
+	'a backend gets the last policy once it has the startup packet');
 close $silent;
 
-# --- a pid that somebody else has now --------------------------------------------------------
+# --- a pid that is used again ----------------------------------------------------------------
 
 my $gone = $node->session;
 my $sessions = 'SELECT sessions FROM keepalive_apply()';
 my $count = $admin->value($sessions);
 my $pid = $gone->pid;
 $gone->terminate;
-ok(defined $node->wait_for_exit($pid, 5), 'a session ends');
-is($admin->value($sessions), $count - 1, 'and is forgotten');
+ok(defined $node->wait_for_exit($pid, 5), 'a session\'s backend exits');
+is($admin->value($sessions), $count - 1, 'keepalive_apply() no longer counts the session that ended');
 
 my $stranger;
 foreach my $attempt (1 .. 200)
@@ -157,13 +157,13 @@ SKIP:
 	skip 'the pid could not be taken', 1 if $stranger != $pid;
 	edit_policies(100);
 	$admin->query($sessions);
-	is(waitpid($stranger, 1), 0, 'another process with its pid is not signalled'); # WNOHANG
+	is(waitpid($stranger, 1), 0, 'a process with the pid of an ended session is not signalled'); # WNOHANG
 	kill 'KILL', $stranger;
 	waitpid $stranger, 0;
 }
 
-ok(applied($client), 'the sessions have the last change');
-is($walsender->value('SHOW tcp_keepalives_idle'), $edits % 30000 + 1, 'the walsender too');
+ok(applied($client), 'a session has the last change');
+is($walsender->value('SHOW tcp_keepalives_idle'), $edits % 30000 + 1, 'a walsender has the last change');
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP|exited with exit code [^01]/), 0,
 	'the server log has no crash');
 

@@ -17,11 +17,11 @@ $primary->policy(name => 'locked', role => 'locked', enforcement => 'locked', tc
 $primary->backup('base');
 my $standby = KeepaliveGuard::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
-# Lest long queries there be in the way of replay.
+# So that long queries on the standby do not delay replay.
 $standby->append_conf('postgresql.conf', "hot_standby_feedback = on\nwal_receiver_status_interval = 1s\n");
 $standby->start;
 
-# Waits until that is in the kernel of all of these sessions; fails after some seconds.
+# Tests that the kernel has these values for all of these sessions within some seconds.
 sub arrives
 {
 	my ($name, $seconds, $expected, @sessions) = @_;
@@ -36,19 +36,19 @@ sub arrives
 
 my $here = $primary->session(user => 'app');
 my $there = $standby->session(user => 'app');
-is($there->value('SELECT pg_is_in_recovery()'), 't', 'there is a standby');
-arrives('a policy is in force there', 5, '60/75/9/30000', $there);
+is($there->value('SELECT pg_is_in_recovery()'), 't', 'the standby is in recovery');
+arrives('a policy is in force on the standby', 5, '60/75/9/30000', $there);
 $there = $standby->session(user => 'app');
-is(kernel_values($there), '60/75/9/30000', 'for a new session at once');
+is(kernel_values($there), '60/75/9/30000', 'a new session on the standby has its policy at once');
 my $other = $standby->session(user => 'app', dbname => 'other');
-is(kernel_values($other), '60/75/9/30000', 'in every database');
+is(kernel_values($other), '60/75/9/30000', 'a policy is in force in another database of the standby');
 my $locked = $standby->session(user => 'locked');
-is($locked->try('SET tcp_keepalives_idle = 5')->{error}{sqlstate}, '42501', 'a locked one is locked');
-is($standby->status($there->pid)->{policy}, 'app', 'keepalive_status() tells');
+is($locked->try('SET tcp_keepalives_idle = 5')->{error}{sqlstate}, '42501', 'a locked policy is enforced on the standby');
+is($standby->status($there->pid)->{policy}, 'app', 'keepalive_status() on the standby shows the policy');
 my $walreceiver = $admin->value(q{SELECT pid FROM pg_stat_replication});
-is($primary->status($walreceiver)->{policy}, undef, 'the primary\'s walsender has none');
+is($primary->status($walreceiver)->{policy}, undef, 'the primary\'s walsender has no policy');
 
-# --- live ------------------------------------------------------------------------------------
+# --- changes ---------------------------------------------------------------------------------
 
 my $sleeper = $standby->session(user => 'app');
 $sleeper->send('SELECT pg_sleep(600)');
@@ -84,31 +84,31 @@ foreach my $change (@changes)
 	arrives("$name: on the primary", 1, $expected, $here);
 	arrives("$name: on the standby", 3, $expected, @there);
 }
-is($there->value('SHOW tcp_keepalives_idle'), 20, 'SHOW agrees');
+is($there->value('SHOW tcp_keepalives_idle'), 20, 'SHOW on the standby shows the policy\'s value');
 
-# Membership, which no table of ours tells of.
+# Membership in a group is not in the policy table.
 $admin->query(q{UPDATE keepalive_policy SET role = '+crew'});
-arrives('a policy for a group', 3, $native, @there);
+arrives('a policy for a group does not apply to other roles', 3, $native, @there);
 $admin->query('GRANT crew TO app');
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 $standby->session->query('SELECT * FROM keepalive_apply()');
 arrives('GRANT on the primary and keepalive_apply() on the standby', 1, '20/75/9/0', @there);
 $admin->query('UPDATE keepalive_policy SET role = NULL');
 
-# A switch of its own.
+# The standby has its own keepalive_guard.enabled.
 $standby->append_conf('postgresql.conf', 'keepalive_guard.enabled = off');
 $standby->reload;
-arrives('off on the standby alone', 1, $native, @there);
+arrives('enabled = off on the standby restores PostgreSQL\'s values there', 1, $native, @there);
 $admin->query('SELECT * FROM keepalive_apply()');
-is(kernel_values($here), '20/75/9/0', 'is not off on the primary');
+is(kernel_values($here), '20/75/9/0', 'enabled = off on the standby does not affect the primary');
 $standby->append_conf('postgresql.conf', 'keepalive_guard.enabled = on');
 $standby->reload;
-arrives('on again', 1, '20/75/9/0', @there);
+arrives('enabled = on applies the policies on the standby again', 1, '20/75/9/0', @there);
 
 # --- read only ------------------------------------------------------------------------------
 
 my $reader = $standby->session;
-is($reader->try($_)->{error}{sqlstate}, '25006', "PostgreSQL refuses $_ there")
+is($reader->try($_)->{error}{sqlstate}, '25006', "the standby refuses $_")
   foreach q{INSERT INTO keepalive_policy (name) VALUES ('x')},
   'DELETE FROM keepalive_policy', 'TRUNCATE keepalive_policy';
 
@@ -116,23 +116,23 @@ is($reader->try($_)->{error}{sqlstate}, '25006', "PostgreSQL refuses $_ there")
 
 $standby->restart;
 $there = $standby->session(user => 'app');
-arrives('after a restart', 3, '20/75/9/0', $there);
+arrives('a policy is in force after a restart of the standby', 3, '20/75/9/0', $there);
 $sleeper = $standby->session(user => 'app');
 $sleeper->send('SELECT pg_sleep(600)');
 
 # --- promotion ------------------------------------------------------------------------------------
 
 $standby->promote;
-is(kernel_values($there), '20/75/9/0', 'promotion changes nothing');
+is(kernel_values($there), '20/75/9/0', 'promotion does not change a session');
 my $new = $standby->session;
 $new->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '10s'});
-arrives('the table is writable there, and a change is in force', 1, '10/75/9/0', $there, $sleeper);
-is(kernel_values($here), '20/75/9/0', 'but not on the old primary');
+arrives('an UPDATE on the promoted server is in force there', 1, '10/75/9/0', $there, $sleeper);
+is(kernel_values($here), '20/75/9/0', 'an UPDATE on the promoted server does not affect the old primary');
 $new->query('DELETE FROM keepalive_policy');
-arrives('so is the next', 1, $native, $there, $sleeper);
+arrives('a DELETE on the promoted server is in force', 1, $native, $there, $sleeper);
 $new->query(q{INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('a', '11s')});
-arrives('and the next', 1, '11/75/9/0', $there, $sleeper);
-is($new->value('SELECT pending FROM keepalive_apply()'), 0, 'all is confirmed');
+arrives('an INSERT on the promoted server is in force', 1, '11/75/9/0', $there, $sleeper);
+is($new->value('SELECT pending FROM keepalive_apply()'), 0, 'no session of the promoted server is pending');
 
 is($_->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash')
   foreach $primary, $standby;

@@ -1,5 +1,5 @@
-# pg_dump and pg_restore carry policies; DROP EXTENSION gives sessions back what
-# they had, and CREATE EXTENSION works again, all without a restart.
+# pg_dump and pg_restore keep policies.  DROP EXTENSION restores the settings of sessions,
+# and CREATE EXTENSION works again, all without a restart.
 use strict;
 use warnings;
 
@@ -23,7 +23,7 @@ sub arrives
 	return;
 }
 
-# All columns, with values that are easily mangled.
+# All columns, with values that need quoting.
 $admin->query(<<'END');
 INSERT INTO keepalive_policy VALUES
 	('app', 10, 'postgres', 'app', '127.0.0.0/8', 'client', true, '60s', '10s', 4, '30.5s',
@@ -40,7 +40,7 @@ arrives('a policy is in force', '60/10/4/30500', $app);
 
 $admin->query('BEGIN; DROP EXTENSION keepalive_guard; ROLLBACK');
 $admin->query('SELECT * FROM keepalive_apply()');
-is(kernel_values($app), '60/10/4/30500', 'a DROP that is rolled back changes nothing');
+is(kernel_values($app), '60/10/4/30500', 'a rolled-back DROP EXTENSION does not change a session');
 
 # --- dumps of every kind, restored where the extension was dropped -----------------------------
 
@@ -68,19 +68,19 @@ foreach my $way (@ways)
 	my ($name, $dump, $restore) = @$way;
 	$node->command_ok([ @$dump, '-d', "$connection dbname=postgres" ], "$name: pg_dump");
 	$admin->query('DROP EXTENSION keepalive_guard');
-	arrives("$name: DROP EXTENSION gives a session back what it had", $native, $app);
-	arrives("$name: and one with its own options", '7200/75/3/0', $own);
-	is(shown_values($app), '7200/75/9/0/0', "$name: PostgreSQL agrees");
+	arrives("$name: DROP EXTENSION restores PostgreSQL's values", $native, $app);
+	arrives("$name: DROP EXTENSION restores a session's own connection options", '7200/75/3/0', $own);
+	is(shown_values($app), '7200/75/9/0/0', "$name: pg_settings shows PostgreSQL's values");
 	is($app->value(q{SELECT string_agg(DISTINCT source, ' ') FROM pg_settings}
 			  . q{ WHERE name LIKE 'tcp_keepalives%' OR name ~ '^(tcp_user|client_connection)'}),
-		'default', "$name: also on where it comes from");
+		'default', "$name: pg_settings.source is default");
 	is($app->try('SET tcp_keepalives_idle = 5; RESET tcp_keepalives_idle')->{error},
-		undef, "$name: nothing is locked");
+		undef, "$name: SET is accepted after DROP EXTENSION");
 
-	$node->command_ok([ @$restore, "$connection dbname=postgres" ], "$name: restored");
-	is_deeply($admin->query($rows), $policies, "$name: the policies are the same");
-	arrives("$name: and in force without a restart", '60/10/4/30500', $app);
-	is($app->try('SET tcp_keepalives_idle = 5')->{error}{sqlstate}, '42501', "$name: as before");
+	$node->command_ok([ @$restore, "$connection dbname=postgres" ], "$name: the restore succeeds");
+	is_deeply($admin->query($rows), $policies, "$name: the restored policies are the same");
+	arrives("$name: the restored policies are in force without a restart", '60/10/4/30500', $app);
+	is($app->try('SET tcp_keepalives_idle = 5')->{error}{sqlstate}, '42501', "$name: the restored policies are enforced");
 }
 
 # --- into another cluster ---------------------------------------------------------------------
@@ -92,9 +92,9 @@ $node->command_ok(
 	[
 		'pg_restore', '-e', '-d', "host=127.0.0.1 port=@{[$other->port]} user=postgres dbname=postgres",
 		"$directory/custom" ],
-	'restored in another cluster');
-is_deeply($other->session->query($rows), $policies, 'the policies are the same');
-arrives('and in force', '60/10/4/30500', $app_there);
+	'pg_restore into another cluster succeeds');
+is_deeply($other->session->query($rows), $policies, 'the policies are the same in another cluster');
+arrives('the restored policies are in force in another cluster', '60/10/4/30500', $app_there);
 
 # --- data only -------------------------------------------------------------------------------------
 
@@ -102,50 +102,50 @@ $node->command_ok(
 	[
 		'pg_dump', '--data-only', '-Fc', '-f', "$directory/data", '-t', 'keepalive_policy',
 		'-d', "$connection dbname=postgres" ],
-	'pg_dump --data-only');
+	'pg_dump --data-only succeeds');
 $admin->query('DELETE FROM keepalive_policy');
-arrives('without policies', $native, $app);
+arrives('DELETE removes the policies', $native, $app);
 $node->command_ok(
 	[ 'pg_restore', '-e', '--data-only', '-d', "$connection dbname=postgres", "$directory/data" ],
-	'restored');
-is_deeply($admin->query($rows), $policies, 'the policies are the same');
-arrives('and in force', '60/10/4/30500', $app);
+	'pg_restore --data-only succeeds');
+is_deeply($admin->query($rows), $policies, 'pg_restore --data-only restores the same policies');
+arrives('the policies of pg_restore --data-only are in force', '60/10/4/30500', $app);
 
 $admin->query('DELETE FROM keepalive_policy');
-arrives('without policies', $native, $app);
+arrives('DELETE removes the restored policies', $native, $app);
 $node->command_ok(
 	[
 		'pg_restore', '-e', '--data-only', '--disable-triggers', '-d', "$connection dbname=postgres",
 		"$directory/data" ],
-	'restored with --disable-triggers');
+	'pg_restore --disable-triggers succeeds');
 $admin->query('SELECT * FROM keepalive_apply()');
-arrives('and keepalive_apply()', '60/10/4/30500', $app);
+arrives('policies restored with --disable-triggers are in force after keepalive_apply()', '60/10/4/30500', $app);
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '59s' WHERE name = 'app'});
-arrives('and a change', '59/10/4/30500', $app);
+arrives('a change of a policy restored with --disable-triggers is in force', '59/10/4/30500', $app);
 
-# --- away and back, in every way -----------------------------------------------------------------
+# --- dropped and created in other ways ---------------------------------------------------------
 
 $admin->query('DROP EXTENSION keepalive_guard; CREATE SCHEMA guard;'
 	  . 'CREATE EXTENSION keepalive_guard SCHEMA guard');
-arrives('DROP EXTENSION', $native, $app);
+arrives('DROP EXTENSION removes the policies', $native, $app);
 $admin->query(q{INSERT INTO guard.keepalive_policy (name, tcp_keepalives_idle) VALUES ('x', '55s')});
-arrives('in another schema', '55/75/9/0', $app);
+arrives('a policy of the extension in another schema is in force', '55/75/9/0', $app);
 $admin->query('DROP SCHEMA guard CASCADE');
-arrives('DROP SCHEMA CASCADE', $native, $app);
+arrives('DROP SCHEMA CASCADE removes the policies', $native, $app);
 $admin->query('CREATE EXTENSION keepalive_guard');
-is($admin->value('SELECT count(*) FROM keepalive_policy'), 0, 'CREATE EXTENSION again');
-is(kernel_values($app), $native, 'starts with nothing');
+is($admin->value('SELECT count(*) FROM keepalive_policy'), 0, 'the extension created again has no policies');
+is(kernel_values($app), $native, 'the extension created again does not change a session');
 $node->policy(name => 'again', tcp_keepalives_idle => '70s');
-arrives('and works', '70/75/9/0', $app);
-# Many times: the reader sits there already, and must not look before the change of the
-# catalogs has got around.
+arrives('a policy of the extension created again is in force', '70/75/9/0', $app);
+# Many times: the policy reader is already running, and must not read before it has
+# received the catalog invalidations.
 foreach my $idle (71 .. 170)
 {
 	$admin->query('DROP EXTENSION keepalive_guard; CREATE EXTENSION keepalive_guard;'
 		  . "INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('x', '$idle s')");
 	last if !defined seconds_until(1, sub { kernel_values($app) eq "$idle/75/9/0" });
 }
-is(kernel_values($app), '170/75/9/0', 'dropped, created and filled in one transaction, a hundred times');
+is(kernel_values($app), '170/75/9/0', 'a policy is in force after the extension was dropped and created a hundred times');
 
 is($_->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash')
   foreach $node, $other;

@@ -1,5 +1,5 @@
-# A minute of policy edits, connections and disconnections at full speed: in the end
-# every session has the last policy, and nothing is lost, torn or left behind.
+# A minute of concurrent policy edits, connections and disconnections.  In the end every
+# session has the last policy, no session has seen a mix of two, and no slot is leaked.
 use strict;
 use warnings;
 
@@ -20,7 +20,7 @@ my $admin = $node->session;
 my $watcher = $node->session;
 $admin->query('CREATE ROLE app LOGIN; CREATE ROLE strict LOGIN');
 
-# All values of a policy are made of one number, so that a mix of two is seen.
+# All values of a policy derive from one number, so that a mix of two policies shows.
 my $edits = 0;
 
 sub number { return $edits % 30000 + 1 }
@@ -37,7 +37,7 @@ sub edit
 	my $n = number();
 	my $set = "tcp_keepalives_idle = '$n s', tcp_keepalives_interval = '$n s',"
 	  . ' tcp_keepalives_count = ' . ($n % 100 + 1) . ", tcp_user_timeout = '$n s'";
-	# In turn by UPDATE, by a policy of higher precedence that goes, and by a new table.
+	# In turn: UPDATE, a policy that is first in match order and then deleted, and TRUNCATE.
 	if ($edits % 10 == 1)
 	{
 		$admin->query("BEGIN; TRUNCATE keepalive_policy;"
@@ -70,16 +70,16 @@ foreach my $role ('app', 'strict')
 my ($worker) = map { $_->[0] } @{ $admin->query(
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'}) };
 
-# --- sessions that come and go -----------------------------------------------------------
+# --- short sessions ----------------------------------------------------------------------
 
-# A row of keepalive_status() is of one moment, and of this session, not of the one that
-# had its slot before; division by zero if it is a mix, but for the policy of higher
-# precedence, which sets one value only.
+# A row of keepalive_status() is from one moment, and of this session, not of the one that
+# had its slot before.  The query divides by zero if the row is a mix.  The policy "first"
+# sets one value only.
 my $directory = $node->basedir;
 append_to_file("$directory/nothing.sql", "SELECT 1;\n");
 append_to_file("$directory/sets.sql",
 	"BEGIN; SET LOCAL application_name = 'x'; SET LOCAL client_connection_check_interval = 60000; COMMIT;\n");
-append_to_file("$directory/looks.sql", <<'END');
+append_to_file("$directory/checks.sql", <<'END');
 SELECT 1 / count(*) FROM keepalive_status()
 WHERE pid = pg_backend_pid()
 AND (policy = 'first' OR policy = session_user AND (policy_state = 'pending' OR policy_state = 'applied'
@@ -98,7 +98,7 @@ foreach my $client ([ 'app', 8 ], [ 'strict', 4 ])
 		[
 			'pgbench', '--connect', '--no-vacuum', '--client', $count, '--jobs', 1,
 			'--time', SECONDS, '--file', "$directory/nothing.sql\@16", '--file', "$directory/sets.sql\@3",
-			'--file', "$directory/looks.sql\@1",
+			'--file', "$directory/checks.sql\@1",
 			"host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=$role" ],
 		'<', \undef, '>&', $outputs[-1]);
 }
@@ -113,14 +113,14 @@ while (time < $until)
 {
 	my $next = time + EDIT_EVERY;
 	edit();
-	# Now and then the last edit has its second.
+	# Sometimes wait until the last edit is in force.
 	if ($edits % 50 == 0)
 	{
 		my $expected = values_of(number());
 		$late++ unless defined seconds_until(1, sub { !grep { kernel_values($_) ne $expected } @steady });
 		$steady[0]->query('SELECT 1');
 	}
-	# Sessions that are ended from outside, and that leave without a word.
+	# Sessions that are terminated, and that close without a Terminate message.
 	if ($edits % 20 == 0)
 	{
 		my @short = map { $node->session(user => 'app') } 1 .. 2;
@@ -137,38 +137,38 @@ $_->finish foreach @clients;
 
 my $expected = values_of(number());
 seconds_until(1, sub { !grep { kernel_values($_) ne $expected } @steady });
-is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @steady ], [], 'every session has the last policy');
-is($late, 0, 'and had it within a second meanwhile');
-cmp_ok($rate, '>', 10, sprintf 'there were %.1f edits a second', $rate);
+is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @steady ], [], 'every session has the last policy in the end');
+is($late, 0, 'sessions have each checked policy within a second');
+cmp_ok($rate, '>', 10, sprintf 'the test makes enough edits (%.1f per second)', $rate);
 my $connections = 0;
 foreach my $output (map { $$_ } @outputs)
 {
 	my ($transactions) = $output =~ /number of transactions actually processed: (\d+)/;
 	$connections += $transactions // 0;
-	like($output, qr/number of failed transactions: 0 /, 'no connection failed, no look saw a mix');
-	unlike($output, qr/error|FATAL|aborted/i, 'nor did anything else go wrong') or diag $output;
+	like($output, qr/number of failed transactions: 0 /, 'pgbench: no connection failed, no row was a mix');
+	unlike($output, qr/error|FATAL|aborted/i, 'pgbench: no error') or diag $output;
 }
 cmp_ok($connections / SECONDS, '>', 50,
-	sprintf 'there were %.0f connections a second', $connections / SECONDS);
+	sprintf 'the test makes enough connections (%.0f per second)', $connections / SECONDS);
 
-is(join(' ', @{ $admin->query('SELECT * FROM keepalive_apply()')->[0] }), '12 10 0 0 0', 'no slot has been left behind');
+is(join(' ', @{ $admin->query('SELECT * FROM keepalive_apply()')->[0] }), '12 10 0 0 0', 'keepalive_apply() counts only the sessions that are connected');
 my @burst;
 eval { push @burst, $node->session(user => 'strict') while @burst < 200 };
-like($@, qr/^FATAL: 53300/, 'as many sessions as there may be');
-cmp_ok(scalar @burst, '>=', MAX_CONNECTIONS - 12 - 10, 'are many');
-is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @burst ], [], 'and all of them have their policy');
+like($@, qr/^FATAL: 53300/, 'connections are refused only at max_connections');
+cmp_ok(scalar @burst, '>=', MAX_CONNECTIONS - 12 - 10, 'sessions fill all free connections');
+is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @burst ], [], 'every session has its policy with all connections in use');
 edit();
 $expected = values_of(number());
 seconds_until(1, sub { !grep { kernel_values($_) ne $expected } @steady, @burst });
-is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @steady, @burst ], [], 'and its next change');
+is_deeply([ grep { $_ ne $expected } map { kernel_values($_) } @steady, @burst ], [], 'every session gets a change with all connections in use');
 $_->terminate foreach @burst;
 
 is_deeply([ map { $_->[0] } @{ $admin->query(
 		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'}) } ],
-	[$worker], 'the worker is the same');
+	[$worker], 'the worker was not restarted');
 my $expected_lines = qr/due to administrator command|too many clients|remaining connection slots/;
 my @log = grep { !/$expected_lines/ }
   grep { /WARNING|ERROR|FATAL|PANIC|failed|TRAP|was terminated/ } split /\n/, slurp_file($node->logfile);
-is_deeply(\@log, [], 'the server\'s log has no complaint');
+is_deeply(\@log, [], 'the server log has no unexpected message');
 
 done_testing();

@@ -1,5 +1,5 @@
-# Slots pass from session to session while the worker writes into them: nobody gets what
-# was meant for the one before.
+# Slots are used by one session after another while the worker writes into them.  No
+# session gets the policy of the previous one.
 use strict;
 use warnings;
 
@@ -20,7 +20,7 @@ $admin->query("CREATE ROLE $_ LOGIN") foreach @roles;
 $node->policy(name => $_, role => $_, tcp_keepalives_idle => '60s', enforcement => 'locked') foreach @roles;
 $node->wait_for_policies;
 
-# These take the worker some ms for each session, in which many of them end.
+# These policies take the worker some ms for each session.  Many sessions end meanwhile.
 $admin->query(<<'END');
 INSERT INTO keepalive_policy (name, priority, role) SELECT 'no ' || i, 1, '/^nobody' || i FROM generate_series(1, 200) AS i
 END
@@ -47,17 +47,17 @@ while (time < $until)
 	sleep 0.1;
 }
 $_->finish foreach @clients;
-unlike($_, qr/error|FATAL|aborted/i, 'every session had its own policy') or diag $_ foreach @outputs;
-cmp_ok($edits, '>', 30, "meanwhile, the policies changed often: $edits times");
+unlike($_, qr/error|FATAL|aborted/i, 'every short session has its own policy') or diag $_ foreach @outputs;
+cmp_ok($edits, '>', 30, "the policies change often meanwhile ($edits times)");
 
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '50s' WHERE priority > 1});
 $node->wait_for_policies;
 my @all;
 eval { push @all, $node->session(user => $roles[ @all % ROLES ]) while @all < 200 };
-like($@, qr/^FATAL: 53300/, 'as many sessions as there may be');
-is_deeply([ grep { $_ ne '50/75/9/0' } map { kernel_values($_) } @all ], [], 'have their policy, in every slot');
+like($@, qr/^FATAL: 53300/, 'connections are refused only at max_connections');
+is_deeply([ grep { $_ ne '50/75/9/0' } map { kernel_values($_) } @all ], [], 'the session in every slot has its policy');
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '51s' WHERE priority > 1});
 $node->wait_for_policies;
-is_deeply([ grep { $_ ne '51/75/9/0' } map { kernel_values($_) } @all ], [], 'and get its changes');
+is_deeply([ grep { $_ ne '51/75/9/0' } map { kernel_values($_) } @all ], [], 'the session in every slot gets a change of its policy');
 
 done_testing();

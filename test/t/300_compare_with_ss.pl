@@ -1,13 +1,12 @@
-# Every figure that `ss -tnoie` (and -m) shows of a server's connections is what the
-# reading functions show, over a population of more than a hundred: idle ones after
-# traffic, some with traffic at this moment, some that do not read and some that are
-# lost.
+# The reading functions show the same figures as `ss -tnoiem` for more than a hundred
+# connections: idle ones after traffic, some with traffic at this moment, some whose client
+# does not read, and some whose client is lost.
 #
 # ss is read before and after, so that
-# - a figure of a socket that saw no packet meanwhile equals ss's, and a time that
-#   passes (last_*, timer_expires) lies between ss's two, give or take 8 ms (two of the
-#   kernel's ticks) and what ss rounds off;
-# - a count of a socket that did see packets lies between ss's two.
+# - a figure of a socket without packets meanwhile equals ss's, and a time that passes
+#   (last_*, timer_expires) lies between ss's two values, with a tolerance of 8 ms (two
+#   of the kernel's ticks) and of ss's rounding;
+# - a count of a socket with packets meanwhile lies between ss's two values.
 use strict;
 use warnings;
 
@@ -25,12 +24,13 @@ my $network = KeepaliveGuard::Network->new;
 my $host = $network->add_host;
 my $node = KeepaliveGuard::Cluster->start_new('primary', conf => "max_connections = 300\n");
 my $reader = $node->unix_session;
-is($reader->value(q{SELECT count(*) FROM keepalive_tcp_info()}), 0, 'a Unix socket has no row');
+is($reader->value(q{SELECT count(*) FROM keepalive_tcp_info()}), 0, 'keepalive_tcp_info() has no row for a Unix socket');
 
 # --- what ss shows ------------------------------------------------------------------------
 
-# Our column => [ pattern in ss's line, factor to our unit, kind, ss's value when it
-# says nothing ].  Kinds: count (never decreases), gauge, time (passes).
+# Our column => [ pattern in ss's line, factor to our unit, kind, value if ss does not show
+# it ].  Kinds: count (never decreases), gauge, time (passes), busy (a time that only
+# increases).
 my %figure = (
 	backoff => [ qr/ backoff:(\d+)/, 1, 'gauge', 0 ],
 	snd_wscale => [ qr/ wscale:(\d+),/, 1, 'gauge' ],
@@ -88,7 +88,7 @@ my %figure = (
 	backlog => [ qr/,bl(\d+)/, 1, 'gauge' ],
 	drops => [ qr/,d(\d+)\)/, 1, 'count' ],
 	congestion => [ qr/ ((?:bbr|cubic|reno|dctcp|vegas|westwood|bic|htcp|illinois)\d?) /, undef, 'gauge' ],
-	# Of the other functions
+	# of the other functions
 	'status.tcp_state' => [ qr/^(\S+)/, undef, 'gauge' ],
 	'status.recv_queue' => [ qr/^\S+ +(\d+)/, 1, 'gauge' ],
 	'status.send_queue' => [ qr/^\S+ +\d+ +(\d+)/, 1, 'gauge' ],
@@ -104,8 +104,8 @@ my %our_word = (
 	ESTAB => 'ESTABLISHED', 'CLOSE-WAIT' => 'CLOSE_WAIT', 'FIN-WAIT-1' => 'FIN_WAIT1',
 	'LAST-ACK' => 'LAST_ACK', on => 'retransmit');
 
-# "address port" of the client => ss's line about the server's end.  Two hosts may well
-# use the same port.
+# { "address port" of the client => ss's line about the server's end }.  Two hosts may use
+# the same port.
 sub ss_lines
 {
 	my %line;
@@ -119,7 +119,7 @@ sub ss_lines
 	return \%line;
 }
 
-# What ss says of a figure, in our unit; undef if it says nothing.
+# ss's value of a figure, in our unit; undef if ss does not show it.
 sub ss_figure
 {
 	my ($line, $figure) = @_;
@@ -129,7 +129,7 @@ sub ss_figure
 	return ref $unit ? $unit->($1) : $1 * $unit;
 }
 
-# --- the population ----------------------------------------------------------------------
+# --- the connections ---------------------------------------------------------------------
 
 my @sessions;
 foreach my $i (1 .. 120)
@@ -140,21 +140,21 @@ foreach my $i (1 .. 120)
 	push @sessions, $s;
 }
 my @slow;
-foreach my $i (0 .. 5) # read nothing
+foreach my $i (0 .. 5) # clients that do not read
 {
 	my $s = $node->session(host => $host, ipv6 => $i % 2, receive_buffer => 4096);
 	$s->send("SELECT repeat('x', 1000) FROM generate_series(1, 20000)");
 	push @slow, $s;
 }
 my @lost;
-foreach my $i (0 .. 5) # gone while the answer was sent
+foreach my $i (0 .. 5) # clients that are lost while the answer is sent
 {
 	my $s = $node->session(host => $network->add_host, ipv6 => $i % 2);
 	$s->send('SELECT pg_sleep(2), repeat(\'x\', 100000)');
 	push @lost, $s;
 }
 my @silent;
-foreach my $i (0 .. 3) # gone while idle
+foreach my $i (0 .. 3) # clients that are lost while idle
 {
 	my $s = $node->session(host => $network->{hosts}[ 1 + $i ]);
 	$s->query('SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 60');
@@ -182,18 +182,18 @@ if ($traffic == 0)
 
 # --- the comparison -----------------------------------------------------------------------
 
-# Whether our value agrees with ss's before and after.
+# Whether our value agrees with ss's values before and after.
 sub agrees
 {
 	my ($kind, $ours, $before, $after) = @_;
-	return 1 if !defined $before && !defined $after; # ss tells nothing
+	return 1 if !defined $before && !defined $after; # ss does not show it
 	return 0 unless defined $ours;
 	return (defined $before && $ours eq $before) || (defined $after && $ours eq $after)
 	  if ($before // $after) !~ /^[\d.e+-]+$/;
 	my ($low, $high) = (min($before, $after), max($before, $after));
 	($low, $high) = ($low - $tick, $high + $tick) if $kind eq 'time';
 	$high += 1000 if $kind eq 'busy'; # ss shows whole milliseconds
-	# ss prints six digits of what it has in floating point.
+	# ss prints six digits of a floating-point value.
 	return $ours >= $low * (1 - 2e-6) - 1e-6 && $ours <= $high * (1 + 2e-6) + 1e-6;
 }
 
@@ -214,12 +214,12 @@ END
 	@ours{ '', 'status.', 'sockets.' } = map { decode_json($_) } @$functions;
 	my $after = ss_lines();
 
-	is_deeply([ sort keys %{ $ours{$_} } ], [ sort keys %$before ], "the same sockets, ${_}")
+	is_deeply([ sort keys %{ $ours{$_} } ], [ sort keys %$before ], "the function has the same sockets as ss: " . ($_ || 'tcp_info.'))
 	  foreach sort keys %ours;
 	foreach my $client (keys %$before)
 	{
 		my @lines = ($before->{$client}, $after->{$client} // next);
-		# What a packet, sent or received, or a timer that fires changes.
+		# The figures that change when a packet is sent or received, or a timer fires.
 		my ($was, $is) = map {
 			join ' ', map { s/,[^,]*,/,/r } /(segs_\w+:\d+|retrans:\S+|backoff:\d+|timer:\(\w+,.*?,\d+\))/g
 		} @lines;
@@ -243,7 +243,8 @@ END
 	return;
 }
 
-# The timer's expiry, which ss shows in minutes, seconds or milliseconds, and its count.
+# Compares the timer's expiry, which ss shows in minutes, seconds or milliseconds, and its
+# count.
 sub compare_timer
 {
 	my ($ours, $which, @lines) = @_;
@@ -253,7 +254,7 @@ sub compare_timer
 	my $expires = defined $seconds ? ($hours * 60 + $minutes) * 60_000 + $seconds * 1000 : -1;
 	my $unit = $b->[1] =~ /min/ ? 60_000 : $b->[1] =~ /sec/ ? 1000 : 0;
 	my ($high, $low) = map { ss_milliseconds($_->[1]) } $b, $a;
-	# A timer that was armed anew meanwhile tells nothing.
+	# A timer that was restarted meanwhile is not compared.
 	if ($low <= $high)
 	{
 		$compared{"${which}timer_expires"}++;
@@ -276,21 +277,21 @@ foreach (1 .. $rounds)
 kill 'KILL', $traffic;
 waitpid $traffic, 0;
 
-my @told = grep { $compared{$_} } keys %compared;
-is(scalar @wrong, 0, sum(values %compared) . ' values of ' . @told . ' figures are what ss shows')
+my @names = grep { $compared{$_} } keys %compared;
+is(scalar @wrong, 0, sum(values %compared) . ' values of ' . @names . ' figures agree with ss')
   or diag(join "\n", @wrong > 8 ? @wrong[ 0 .. 7 ] : @wrong);
-cmp_ok($moved{quiet}, '>=', 100 * $rounds, "of $moved{quiet} quiet sockets");
-cmp_ok($moved{moving} // 0, '>=', 20, "and $moved{moving} with packets meanwhile");
+cmp_ok($moved{quiet}, '>=', 100 * $rounds, "the comparison covers enough sockets without packets ($moved{quiet})");
+cmp_ok($moved{moving} // 0, '>=', 20, "the comparison covers enough sockets with packets ($moved{moving})");
 foreach my $name (qw(rtt bytes_sent segs_in last_ack_recv pacing_rate busy_time unacked
 	total_retrans lost notsent_bytes snd_wnd rcvbuf congestion backoff status.timer_expires
 	status.unanswered_probes status.retransmits sockets.send_queue))
 {
-	ok($compared{$name}, "$name is among them");
+	ok($compared{$name}, "the comparison covers $name");
 }
 
-# --- where ss has no figure of its own ---------------------------------------------------
+# --- figures that ss does not show -------------------------------------------------------
 
-is($reader->value(<<'END'), 0, 'no field is NULL that this kernel has');
+is($reader->value(<<'END'), 0, 'no field that this kernel has is NULL');
 SELECT count(*) FROM keepalive_tcp_info() WHERE total_rto_time IS NULL OR snd_wnd IS NULL
 END
 is_deeply(
@@ -299,10 +300,10 @@ SELECT DISTINCT timer, unanswered_probes > 0, retransmits > 0 FROM keepalive_sta
 WHERE timer IN ('persist', 'retransmit') AND application_name = '' ORDER BY 1
 END
 	[ [ 'persist', 'f', 'f' ], [ 'retransmit', 'f', 't' ] ],
-	'the slow ones persist, the lost ones are retransmitted');
+	'unread connections have the persist timer, lost ones are retransmitted');
 is(
 	$reader->value(
 		q{SELECT count(*) FROM keepalive_status() WHERE timer = 'keepalive' AND unanswered_probes > 0}),
-	scalar @silent, 'the silent ones are probed');
+	scalar @silent, 'silent connections have unanswered probes');
 
 done_testing();

@@ -1,6 +1,6 @@
-# The reading functions on a running server that never heard of the guard until CREATE
-# EXTENSION: they find the sockets by the server's port, and only its own, however
-# alike another server's are.
+# The reading functions on a running server that has not loaded the library before CREATE
+# EXTENSION.  They find the server's own sockets by its port, even if another server has
+# the same port and clients with the same addresses and ports.
 use strict;
 use warnings;
 
@@ -39,7 +39,7 @@ $nodes[1]->append_conf('postgresql.conf',
 $_->start foreach @nodes;
 my $port = $nodes[0]->port;
 
-# A connection from that port of the client.
+# A connection from this port of the client.
 sub session_from
 {
 	my ($node, $address, $client_port) = @_;
@@ -47,8 +47,8 @@ sub session_from
 		port => $port, address => $address, client_port => $client_port);
 }
 
-# Their sessions, connected before the extension is there.  Each of the first server's
-# has a twin at the second with the same client address and port.
+# Sessions that connect before the extension exists.  Each one of the first server has a
+# counterpart at the second with the same client address and port.
 my (@own, @others);
 my $client_port = 30_000;
 foreach (1 .. 10)
@@ -71,7 +71,7 @@ sub rows
 	return defined $json ? decode_json($json) : [];
 }
 
-# Each session's socket is the one that its process really has.
+# Tests that each session's socket is the one that its process has.
 sub right_sockets
 {
 	my ($which, $reader, @sessions) = @_;
@@ -80,7 +80,7 @@ sub right_sockets
 	is_deeply(
 		[ sort keys %info ],
 		[ sort map { $_->pid } @sessions ],
-		"$which: a row of tcp_info for each TCP session");
+		"$which: keepalive_tcp_info() has a row for each TCP session");
 	my (@wrong, @pids);
 	foreach my $s (@sessions)
 	{
@@ -95,39 +95,39 @@ sub right_sockets
 		  && $status{ $s->pid }{client_port} == $s->port
 		  && $status{ $s->pid }{tcp_state} eq 'ESTABLISHED' && $status{ $s->pid }{health} eq 'alive';
 	}
-	is_deeply(\@wrong, [], "$which: its own socket with its own server's address");
+	is_deeply(\@wrong, [], "$which: each session has its own socket with its own server's address");
 	my $row = $status{ $sessions[0]->pid };
 	is_deeply(
 		{ map { $_ => $row->{$_} } grep { defined $row->{$_} } qw(policy policy_state keepalive
 			tcp_keepalives_idle tcp_keepalives_interval tcp_keepalives_count tcp_user_timeout
 			client_connection_check_interval gives_up_in detects_idle detects_busy) },
-		{}, "$which: nothing is said of what only the backend can know");
+		{}, "$which: columns that only the backend knows are NULL");
 	return;
 }
 right_sockets('the first server', $readers[0], @own);
 right_sockets('the second server', $readers[1], @others);
 is($readers[0]->value("SELECT backend_type FROM keepalive_status() WHERE pid = @{[$walsender->pid]}"),
-	'walsender', 'a walsender is among them');
+	'walsender', 'keepalive_status() has a row for a walsender');
 is($readers[0]->value("SELECT tcp_state FROM keepalive_status() WHERE transport = 'unix'"),
-	undef, 'a Unix socket has no TCP state');
+	undef, 'a session over a Unix socket has no TCP state');
 
 # --- keepalive_sockets() of two servers ------------------------------------------------
 
 is_deeply(
 	rows($readers[0], "SELECT kind, backend_type, local_addr FROM keepalive_sockets() WHERE kind <> 'client' ORDER BY local_addr"),
 	[ map { { kind => 'listener', backend_type => 'postmaster', local_addr => $_ } } $host->server, '127.0.0.1', '::1' ],
-	'several listen_addresses: the first server\'s listeners');
+	'keepalive_sockets() has the listeners of the first server');
 is_deeply(
 	rows($readers[1], "SELECT kind, backend_type, local_addr FROM keepalive_sockets() WHERE kind <> 'client' ORDER BY local_addr"),
 	[ map { { kind => 'listener', backend_type => 'postmaster', local_addr => $_ } } '127.0.0.2', $host->server6 ],
-	'and the second\'s');
+	'keepalive_sockets() has the listeners of the second server');
 foreach my $i (0, 1)
 {
 	my @sessions = $i ? @others : @own;
 	is_deeply(
 		[ sort map { "$_->{pid} $_->{remote_port}" } @{ rows($readers[$i], "SELECT * FROM keepalive_sockets() WHERE kind = 'client'") } ],
 		[ sort map { $_->pid . ' ' . $_->port } @sessions ],
-		"server $i: its clients' sockets and no others");
+		"keepalive_sockets() of server $i has exactly its clients' sockets");
 }
 
 # --- a client at two addresses of one server -----------------------------------------------
@@ -136,7 +136,7 @@ my @twice = map { session_from($nodes[0], $_, 29_999) } '127.0.0.1', $host->serv
 right_sockets('one client port at two addresses', $readers[0], @own, @twice);
 $_->terminate foreach @twice;
 
-# --- a connection that the kernel has given up ----------------------------------------------
+# --- a connection that was reset ------------------------------------------------------------
 
 my $dead = session_from($nodes[0], '127.0.0.1', 29_998);
 $dead->query('SET client_connection_check_interval = 0');
@@ -148,32 +148,32 @@ my $successor = session_from($nodes[0], '127.0.0.1', 29_998);
 is_deeply(
 	rows($readers[0], "SELECT tcp_state, health FROM keepalive_status() WHERE pid = $dead_pid"),
 	[ { tcp_state => 'CLOSE', health => 'dead' } ],
-	'a backend whose connection was reset');
+	'a backend whose connection was reset is dead');
 is_deeply(
 	rows($readers[0], "SELECT tcp_state, health FROM keepalive_status() WHERE pid = @{[$successor->pid]}"),
 	[ { tcp_state => 'ESTABLISHED', health => 'alive' } ],
-	'does not get its successor\'s socket, though addresses and ports are the same');
+	'a new connection with the same addresses and ports is alive');
 is($readers[0]->value("SELECT state FROM keepalive_tcp_info() WHERE pid = $dead_pid"), undef,
-	'and has no struct tcp_info');
+	'keepalive_tcp_info() has no figures for the dead connection');
 $readers[0]->query("SELECT pg_terminate_backend($dead_pid)");
 
-# --- who sees what -----------------------------------------------------------------------------
+# --- privileges --------------------------------------------------------------------------------
 
 $readers[0]->query('CREATE ROLE someone LOGIN; CREATE ROLE monitor LOGIN IN ROLE pg_monitor');
 my $someone = $nodes[0]->session(user => 'someone');
 is_deeply(
 	rows($someone, 'SELECT pid, remote_port FROM keepalive_tcp_info() WHERE num_nonnulls(remote_addr, remote_port, state, rtt, congestion, rcvbuf) > 0'),
 	[ { pid => $someone->pid, remote_port => $someone->port } ],
-	'a role sees its own details');
+	'a role sees the details of its own session only');
 is($someone->value('SELECT count(*) FROM keepalive_status()'),
-	$readers[0]->value('SELECT count(*) FROM keepalive_status()'), 'and that the others are there');
-is($someone->try("SELECT * FROM $_()")->{error}{sqlstate}, '42501', "$_() is not for everybody")
+	$readers[0]->value('SELECT count(*) FROM keepalive_status()'), 'a role sees a row for each other session');
+is($someone->try("SELECT * FROM $_()")->{error}{sqlstate}, '42501', "$_() is refused for an ordinary role")
   foreach qw(keepalive_sockets keepalive_kernel);
 my $monitor = $nodes[0]->session(user => 'monitor');
-ok(!$monitor->try("SELECT * FROM $_()")->{error}, "but for pg_monitor")
+ok(!$monitor->try("SELECT * FROM $_()")->{error}, "$_() is allowed for pg_monitor")
   foreach qw(keepalive_sockets keepalive_kernel);
 is($monitor->value('SELECT count(*) FROM keepalive_tcp_info() WHERE state IS NULL'), 0,
-	'which sees all details');
+	'pg_monitor sees the details of all sessions');
 
 # --- a dual-stack listener ------------------------------------------------------------------------
 
@@ -187,14 +187,14 @@ if ($server == 0)
 	exec 'pg_ctl', '--pgdata', $nodes[0]->data_dir, '--log', $nodes[0]->logfile, '--wait', 'start';
 }
 waitpid $server, 0;
-is($?, 0, 'a server with a dual-stack listener');
+is($?, 0, 'a server with a dual-stack listener starts');
 $nodes[0]->_update_pid(1);
 my $reader = $nodes[0]->unix_session;
 my @dual = map { ($nodes[0]->session(host => $_), $nodes[0]->session(host => $_, ipv6 => 1)) } $host, $second_host;
-is(sockaddr_family(getpeername client_socket($dual[0]->pid)), AF_INET6, 'which has IPv4-mapped clients');
+is(sockaddr_family(getpeername client_socket($dual[0]->pid)), AF_INET6, 'the dual-stack listener has IPv4-mapped clients');
 right_sockets('dual stack', $reader, @dual);
 is($reader->value("SELECT remote_addr FROM keepalive_tcp_info() WHERE pid = @{[$dual[0]->pid]}"),
-	$host->address, 'they are shown as IPv4');
+	$host->address, 'an IPv4-mapped client is shown with its IPv4 address');
 $nodes[0]->stop('immediate');
 
 done_testing();

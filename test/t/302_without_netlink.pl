@@ -1,6 +1,6 @@
 # A server in a sandbox that refuses netlink sockets (seccomp, as under systemd's
-# RestrictAddressFamilies): what /proc/net/tcp and tcp6 have is shown, the rest is
-# NULL, and each session is told once.
+# RestrictAddressFamilies): the functions show what /proc/net/tcp and tcp6 have, the other
+# columns are NULL, and each session gets one notice.
 use strict;
 use warnings;
 
@@ -22,7 +22,7 @@ my $host = $network->add_host;
 my $lost_host = $network->add_host;
 my $silent_host = $network->add_host;
 
-# Starts a server that may not open netlink sockets.
+# Starts a server that cannot open netlink sockets.
 sub start_refused
 {
 	my ($node, $error) = @_;
@@ -63,17 +63,17 @@ foreach my $case ([ 'preloaded', 1, EPERM ], [ 'not preloaded', 0, EAFNOSUPPORT 
 	my $reader = $node->unix_session;
 
 	my $result = $reader->try('SELECT * FROM keepalive_status()');
-	is($result->{error}, undef, "$name: keepalive_status() is no error");
+	is($result->{error}, undef, "$name: keepalive_status() succeeds");
 	is_deeply(
 		[ map { [ @$_{qw(severity message)} ] } @{ $result->{notices} } ],
 		[ [ 'NOTICE', 'sockets are read from /proc/net/tcp, which does not have all' ] ],
-		'but a notice');
+		"$name: keepalive_status() gives a notice");
 	like($result->{notices}[0]{detail}, qr/netlink.*refused.*: @{[$error == EPERM ? 'Operation not permitted' : 'Address family not supported']}/i,
-		'that says why');
+		"$name: the notice's detail has the reason");
 	is(scalar map({ @{ $reader->try("SELECT * FROM keepalive_$_()")->{notices} } } qw(status tcp_info sockets)),
-		0, 'once in a session');
+		0, "$name: further calls in the session give no notice");
 	is(scalar @{ $node->unix_session->try('SELECT * FROM keepalive_sockets()')->{notices} },
-		1, 'in each session');
+		1, "$name: another session gets the notice");
 
 	my @idle = map { $node->session(host => $host, ipv6 => $_ % 2) } 1 .. 30;
 	$_->query('SET tcp_keepalives_idle = 9') foreach @idle;
@@ -88,11 +88,11 @@ foreach my $case ([ 'preloaded', 1, EPERM ], [ 'not preloaded', 0, EAFNOSUPPORT 
 	$_->drop foreach $lost_host, $silent_host;
 	sleep 5;
 
-	# As ss shows it, which has netlink here.
+	# ss can use netlink here.
 	my %before = map { $_->{peer_port} => $_ } grep { $_->{local_port} == $node->port } socket_lines();
 	my %status = map { $_->{client_port} => $_ } @{ rows($reader, "SELECT * FROM keepalive_status() WHERE transport = 'tcp'") };
 	my %after = map { $_->{peer_port} => $_ } socket_lines();
-	is_deeply([ sort keys %status ], [ sort keys %before ], 'all sessions are there');
+	is_deeply([ sort keys %status ], [ sort keys %before ], "$name: keepalive_status() has all sessions");
 	my %timer = (on => 'retransmit', keepalive => 'keepalive', persist => 'persist');
 	my @wrong;
 	foreach my $client_port (keys %status)
@@ -109,28 +109,28 @@ foreach my $case ([ 'preloaded', 1, EPERM ], [ 'not preloaded', 0, EAFNOSUPPORT 
 		  && $expires >= $a->{timer}{expires} - 20 && $expires <= $b->{timer}{expires} + 1000
 		  && !defined $row->{rtt_ms} && !defined $row->{silent_for} && !defined $row->{gives_up_in};
 	}
-	is_deeply(\@wrong, [], 'state, queues, timer, expiry, retransmissions and probes are ss\'s');
+	is_deeply(\@wrong, [], "$name: state, queues, timer, retransmissions and probes agree with ss");
 	is_deeply(
 		[ map { $status{ $_->port }{health} } $idle[0], $lost, $slow, $silent ],
 		[ 'alive', 'retransmitting', 'zero_window', 'probing' ],
-		'health by that');
+		"$name: health follows from what /proc has");
 
 	is_deeply(
 		rows($reader, "SELECT pid, remote_port FROM keepalive_tcp_info() WHERE local_port = @{[$node->port]} ORDER BY pid"),
 		[ map { { pid => $_->pid, remote_port => $_->port } } sort { $a->pid <=> $b->pid } @idle, $lost, $slow, $silent ],
-		'keepalive_tcp_info() has both ends');
-	is($reader->value(<<'END'), 0, 'and nothing else');
+		"$name: keepalive_tcp_info() has addresses and ports");
+	is($reader->value(<<'END'), 0, "$name: the other columns of keepalive_tcp_info() are NULL");
 SELECT count(*) FROM keepalive_tcp_info() i, json_each(to_json(i))
 WHERE value::text <> 'null' AND key NOT IN ('pid', 'local_addr', 'local_port', 'remote_addr', 'remote_port')
 END
 	is_deeply(
 		[ map { "$_->{pid} $_->{remote_port}" } @{ rows($reader, "SELECT * FROM keepalive_sockets() WHERE kind = 'client' ORDER BY pid") } ],
 		[ map { $_->pid . ' ' . $_->port } sort { $a->pid <=> $b->pid } @idle, $lost, $slow, $silent ],
-		'keepalive_sockets() has the clients');
+		"$name: keepalive_sockets() has the clients");
 	is($reader->value("SELECT count(*) FROM keepalive_sockets() WHERE kind = 'listener' AND backend_type = 'postmaster' AND accept_queue = 0 AND accept_queue_limit IS NULL"),
-		2, 'and the listeners, whose limit is not known there');
+		2, "$name: keepalive_sockets() has the listeners without accept_queue_limit");
 	ok($reader->value('SELECT count(*) FROM keepalive_kernel() WHERE setting IS NOT NULL') > 15,
-		'keepalive_kernel() does not need netlink');
+		"$name: keepalive_kernel() works");
 	$_->restore foreach $lost_host, $silent_host;
 	$node->stop('immediate');
 }

@@ -1,5 +1,5 @@
-# keepalive_sockets(): every TCP socket of every process of a server, of whatever kind
-# the process is, and none of another server's.
+# keepalive_sockets() has every TCP socket of every process of a server, for each kind of
+# process, and none of another server.
 use strict;
 use warnings;
 
@@ -57,7 +57,7 @@ my @standby = grep { $_->{kind} eq 'outbound' } sockets($standby);
 is_deeply(
 	[ map { [ @$_{qw(backend_type remote_addr remote_port tcp_state)} ] } @standby ],
 	[ [ 'walreceiver', '127.0.0.1', $port, 'ESTABLISHED' ] ],
-	'the WAL receiver');
+	'the WAL receiver\'s socket is outbound');
 
 my $apply = $subscriber->safe_psql('postgres',
 	q{SELECT backend_type FROM pg_stat_activity WHERE backend_type LIKE 'logical replication%worker'});
@@ -65,27 +65,27 @@ my @outbound = grep { $_->{kind} eq 'outbound' } sockets($subscriber);
 is_deeply(
 	[ sort map { join ' ', @$_{qw(backend_type remote_addr remote_port tcp_state)} } @outbound ],
 	[ sort "$apply ::1 $port ESTABLISHED", ("client backend 127.0.0.1 $port ESTABLISHED") x 2 ],
-	'the apply worker, postgres_fdw and dblink');
+	'the sockets of the apply worker, postgres_fdw and dblink are outbound');
 is_deeply(
 	[ sort map { $_->{pid} } grep { $_->{backend_type} eq 'client backend' } @outbound ],
 	[ sort $fdw->pid, $dblink->pid ],
-	'with their backends');
-cmp_ok($_->{rtt_ms}, '>', 0, "$_->{backend_type} has a round-trip time") foreach @outbound;
+	'the sockets of postgres_fdw and dblink have their backends\' pids');
+cmp_ok($_->{rtt_ms}, '>', 0, "an outbound socket has a round-trip time: $_->{backend_type}") foreach @outbound;
 
-# Both ends of a connection find each other.
+# The two ends of each connection.
 my %at_primary = map { ("$_->{remote_addr} $_->{remote_port}" => $_) }
   grep { $_->{kind} eq 'client' } sockets($primary);
 is_deeply(
 	[ map { $at_primary{"$_->{local_addr} $_->{local_port}"}{kind} } @standby, @outbound ],
 	[ ('client') x 4 ],
-	'the other ends are clients of the primary');
+	'the other ends of the outbound sockets are client sockets of the primary');
 is_deeply(
 	[ sort map { $at_primary{"$_->{local_addr} $_->{local_port}"}{backend_type} } @standby, @outbound ],
 	[ 'client backend', 'client backend', 'walsender', 'walsender' ],
-	'that serve walsenders and backends');
+	'the other ends belong to walsenders and client backends');
 my ($client) = grep { $_->{kind} eq 'client' } sockets($subscriber);
-is($client->{pid}, $fdw->pid, 'a backend with a client and a foreign server has a socket of each kind');
-is($client->{remote_port}, $fdw->port, 'told apart by their ports');
+is($client->{pid}, $fdw->pid, 'a backend with a client and a foreign server has a client socket too');
+is($client->{remote_port}, $fdw->port, 'the client socket has the client\'s port');
 
 # --- listeners -----------------------------------------------------------------------------
 
@@ -97,9 +97,9 @@ sub listeners
 is_deeply(
 	[ sort map { join ' ', @$_{qw(pid backend_type local_addr local_port tcp_state accept_queue)} } listeners() ],
 	[ map { "$postmaster postmaster $_ $port LISTEN 0" } '127.0.0.1', '::1' ],
-	'the listeners are the postmaster\'s, once each');
+	'each listener is shown once, as the postmaster\'s');
 my ($limit) = `ss -tlnH 'src 127.0.0.1:$port'` =~ /^LISTEN +\d+ +(\d+)/;
-is_deeply([ map { $_->{accept_queue_limit} } listeners() ], [ $limit, $limit ], 'with the limit that ss shows');
+is_deeply([ map { $_->{accept_queue_limit} } listeners() ], [ $limit, $limit ], 'accept_queue_limit is the limit that ss shows');
 
 my $reader = $primary->unix_session;
 kill 'STOP', $postmaster;
@@ -107,13 +107,13 @@ my @waiting = map { IO::Socket::IP->new(PeerHost => '127.0.0.1', PeerPort => $po
 sleep 0.1;
 is($reader->value(
 	q{SELECT string_agg(accept_queue::text, ' ' ORDER BY local_addr) FROM keepalive_sockets() WHERE kind = 'listener'}),
-	'5 0', 'connections that the postmaster has not accepted');
+	'5 0', 'accept_queue counts connections that the postmaster has not accepted');
 kill 'CONT', $postmaster;
 undef @waiting;
 
-# --- none but its own, and all of them -----------------------------------------------------
+# --- all sockets of the server, and no others -----------------------------------------------
 
-# By the descriptors of all processes whose parent that is.
+# The socket inodes of a process and its children, from their descriptors.
 sub held_sockets
 {
 	my ($parent) = @_;
@@ -136,7 +136,7 @@ foreach my $node ($primary, $standby, $subscriber)
 	is_deeply(
 		[ sort map { "$_->{local_port} $_->{remote_port}" } grep { $_->{kind} ne 'listener' } sockets($node) ],
 		[ sort keys %ends ],
-		$node->name . ': all that its processes hold');
+		$node->name . ': keepalive_sockets() has exactly the sockets of its processes');
 }
 
 $subscriber->stop('immediate');

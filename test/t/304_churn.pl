@@ -1,9 +1,9 @@
-# Connections that come and go while the reading functions look: never an error, never
-# a row that is not true of some moment in between.  CHURN_SECONDS in the environment
-# tells how long (default 15).
+# Connections start and end while the reading functions are called: there is no error, and
+# each row is true of some moment during the call.  CHURN_SECONDS in the environment is
+# the duration in seconds (default 15).
 #
-# Each client tells the test who it is by its application_name, which names the port of
-# its end, and which the test reads in the same row as what the kernel says.
+# Each client's application_name has the port of its socket.  The test compares it with
+# what the kernel says in the same row.
 use strict;
 use warnings;
 
@@ -14,8 +14,8 @@ use Time::HiRes qw(sleep time);
 
 my $seconds = $ENV{CHURN_SECONDS} || 15;
 
-# Short connections to this port from few ports of the client, so that each is soon used
-# again, that end in every way; some stay for a while.
+# Makes short connections to this port.  The client uses few ports, so that each is soon
+# used again.  The connections end in every way; some stay for a while.
 sub churn
 {
 	my ($port, $first_port, $until) = @_;
@@ -41,10 +41,10 @@ sub churn
 		elsif ($how == 2) { $s->vanish }
 		else
 		{
-			# The backend sits in a query while its socket is dead and its port used again.
+			# The backend runs a query while its socket is dead and the port is used again.
 			$s->send('SELECT pg_sleep(0.2)');
 			$s->reset;
-			$next = $client_port - $first_port; # and at once
+			$next = $client_port - $first_port; # use it again at once
 		}
 		shift(@kept)->reset if @kept > 20;
 	}
@@ -58,7 +58,7 @@ sub start_churn
 	return $pid if $pid;
 	srand $first_port;
 	churn($port, $first_port, $until);
-	kill 'KILL', $$; # without the test's own END
+	kill 'KILL', $$; # skips the END blocks of the test
 }
 
 my @nodes = (
@@ -73,17 +73,17 @@ foreach my $node (@nodes)
 	push @stayers, [ map { $node->session(application_name => 'stays') } 1 .. 5 ];
 }
 
-# What must not be.  A port in application_name tells of the client's end.
+# Rows that must not exist: queries that count them.
 my %wrong = (
-	'a row of another connection in keepalive_status()' => <<'END',
+	'keepalive_status() has another connection\'s row' => <<'END',
 SELECT count(*) FROM keepalive_status()
 WHERE application_name LIKE 'port %' AND application_name <> 'port ' || client_port
 END
-	'a listener, or a socket without process, as a session' => <<'END',
+	'keepalive_status() has a listener, or a socket without process' => <<'END',
 SELECT count(*) FROM keepalive_status() WHERE transport = 'tcp' AND tcp_state NOT IN
 	('ESTABLISHED', 'CLOSE_WAIT', 'CLOSE', 'LAST_ACK', 'FIN_WAIT1', 'FIN_WAIT2', 'CLOSING')
 END
-	'a row twice' => <<'END',
+	'a function has a row twice' => <<'END',
 SELECT count(*) FROM (
 	SELECT FROM keepalive_status() GROUP BY pid HAVING count(*) > 1
 	UNION ALL
@@ -91,23 +91,23 @@ SELECT count(*) FROM (
 	UNION ALL
 	SELECT FROM keepalive_sockets() WHERE kind = 'client' GROUP BY remote_addr, remote_port HAVING count(*) > 1) x
 END
-	# bytes_acked, _received: a session has received its startup packet, as it is listed.
-	'a struct tcp_info of no session' => <<'END',
+	# bytes_received: a session that is listed has received its startup packet.
+	'keepalive_tcp_info() has a socket that is not a session\'s' => <<'END',
 SELECT count(*) FROM keepalive_tcp_info() WHERE state IS NOT NULL
 	AND (state NOT IN (1, 4, 5, 7, 8, 9, 11) OR bytes_received = 0
 		OR local_port <> current_setting('port')::int OR remote_port IS NULL)
 END
-	'two sessions with the same socket' => <<'END',
+	'two sessions have the same socket' => <<'END',
 SELECT count(*) FROM (
 	SELECT FROM keepalive_tcp_info() WHERE state IS NOT NULL
 	GROUP BY local_addr, remote_addr, remote_port HAVING count(*) > 1) x
 END
-	'a socket of a process that is none of the server' => <<'END',
+	'keepalive_sockets() has a socket of a process of another server' => <<'END',
 SELECT count(*) FROM keepalive_sockets()
 WHERE kind = 'outbound' OR kind = 'client' AND (backend_type = 'postmaster'
 	OR local_port <> current_setting('port')::int)
 END
-	'a missing row of a session that stays' => <<'END',
+	'a row of a session that stays is missing' => <<'END',
 SELECT 5 - count(*) FROM keepalive_status() s JOIN keepalive_tcp_info() i USING (pid)
 	JOIN keepalive_sockets() o USING (pid)
 WHERE application_name = 'stays' AND s.tcp_state = 'ESTABLISHED' AND i.state = 1
@@ -139,16 +139,16 @@ while (time < $until)
 }
 waitpid $_, 0 foreach @churners;
 
-is_deeply(\%found, {}, "$reads readings in $seconds s: no wrong row");
-is_deeply(\%errors, {}, 'no error and no notice');
+is_deeply(\%found, {}, "$reads queries in $seconds s found no wrong row");
+is_deeply(\%errors, {}, 'the queries gave no error and no notice');
 foreach my $i (0, 1)
 {
 	my $name = $nodes[$i]->name;
 	my $connections = $readers[$i]->value(
 		q{SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'});
-	cmp_ok($connections, '>', 20 * $seconds, "$name: $connections connections came and went");
+	cmp_ok($connections, '>', 20 * $seconds, "$name: the test makes enough connections ($connections)");
 	note join ', ', map { "$_: $seen{$i}{$_}" } sort keys %{ $seen{$i} };
-	ok($seen{$i}{$_}, "$name: some seen in $_") foreach qw(ESTABLISHED CLOSE);
+	ok($seen{$i}{$_}, "$name: sessions in state $_ were seen") foreach qw(ESTABLISHED CLOSE);
 	my $left;
 	foreach (1 .. 100)
 	{
@@ -156,8 +156,8 @@ foreach my $i (0, 1)
 		last if $left == 6;
 		sleep 0.1;
 	}
-	is($left, 6, "$name: in the end those that stay");
-	is($_->value('SELECT 1'), 1, "$name: alive") foreach @{ $stayers[$i] };
+	is($left, 6, "$name: in the end keepalive_status() has only the sessions that stay");
+	is($_->value('SELECT 1'), 1, "$name: a session that stays works") foreach @{ $stayers[$i] };
 	$nodes[$i]->stop('immediate');
 }
 

@@ -1,7 +1,7 @@
-# When a backend ends after its client is gone, for each combination of what it was
-# doing, what watches over it and how the client went: always within what the model
-# (src/model, asked through build/predict) says, and as keepalive_status() foretold on
-# the way.  All of them at once.  Writes the matrix to matrix.md in $TESTDIR
+# When a backend ends after its client is lost, for each combination of what the backend is
+# doing, its settings, and how the client is lost: always within the interval that the model
+# (src/model, asked through build/predict) gives, and as keepalive_status()
+# predicts meanwhile.  All combinations run at once.  Writes the matrix to matrix.md in $TESTDIR
 # (test/matrix).  160 sessions, some of them computing, have to be in place before the
 # first of them ends by itself.
 # alone
@@ -17,19 +17,19 @@ use List::Util 'max';
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# The kernel's defaults made quick, for the cells that depend on them; the real ones
-# are only arithmetic (test/unit/model_detection.cpp).
+# Short kernel defaults, for the cells that depend on them; the real defaults are tested
+# as arithmetic only (test/unit/model_detection.cpp).
 my $retries = 4;
 my %sysctl = (tcp_keepalive_time => 3, tcp_keepalive_intvl => 1, tcp_keepalive_probes => 3,
 	tcp_retries2 => $retries);
 my $fin_timeout = 2;
 my $watch_interval = 1000;
 
-# What a process needs beyond the model, which is about the kernel and the guard: to be
-# run on a loaded machine, and to be seen.
+# Time that a process needs beyond the model, which is about the kernel and the guard: to
+# be scheduled on a loaded machine, and to be observed.
 my $slack = 1.0;
 
-# For as long as this the backends that the model says never end are watched.
+# Seconds for which the backends that never end, according to the model, are observed.
 my $never = 32;
 
 # --- the matrix -------------------------------------------------------------------
@@ -57,7 +57,7 @@ my @settings = (
 		} ],
 	[ 'native default', undef ]);
 
-# What the backend is doing, what that is to the model, and how to bring it there.
+# What the backend is doing, the model's name for it, and how to bring the backend there.
 my @states = (
 	[ 'idle', 'waiting' ],
 	[ 'idle in transaction', 'waiting', sub { $_[0]->query('BEGIN') } ],
@@ -67,7 +67,7 @@ my @states = (
 		'working',
 		sub {
 			$_[0]->send('DO $$BEGIN LOOP END LOOP; END$$');
-			setpriority 0, $_[0]->pid, 19; # forty of them
+			setpriority 0, $_[0]->pid, 19; # there are forty of them
 		} ],
 	[ 'waiting for a lock', 'working', sub { $_[0]->send('SELECT pg_advisory_lock(1)') } ],
 	[ 'notification in flight', 'in_flight', sub { $_[0]->query('LISTEN going') } ],
@@ -88,7 +88,7 @@ my @faults = (
 	[ 'link down', 'silent', sub { $_[0]->link_down } ],
 	[ 'client killed', 'closed', sub { kill 'KILL', $_[1] } ]);
 
-# --- the laboratory ---------------------------------------------------------------
+# --- server, hosts and sessions ---------------------------------------------------
 
 sub set_sysctl
 {
@@ -106,7 +106,7 @@ sub get_sysctl
 }
 
 my $network = KeepaliveGuard::Network->new;
-# Before there is a listener, from which its connections have the last one.
+# Set before the listener exists: connections inherit tcp_rto_max_ms from it.
 set_sysctl([], $_, $sysctl{$_}) foreach sort keys %sysctl;
 set_sysctl([], 'tcp_rto_max_ms', 4000) if defined get_sysctl('tcp_rto_max_ms'); # from 6.15
 my $rto_max = get_sysctl('tcp_rto_max_ms') // 120_000;
@@ -127,7 +127,7 @@ $superuser->query('SELECT pg_advisory_lock(1)');
 
 my @cells;
 
-# The process that has the sockets of all clients of a host: reads from some.
+# Starts a process that holds the sockets of all clients of a host and reads from some.
 sub client_process
 {
 	my (@own) = @_;
@@ -155,8 +155,8 @@ foreach my $fault (@faults)
 {
 	my ($fault_name, $fault_kind) = @$fault;
 	my $host = $network->add_host;
-	# A round trip of 100 ms: with one of nearly nothing the last retransmission but one
-	# is due at the very moment at which the kernel's limit is reached.
+	# rto_min as for a round trip of 100 ms: with the default, the last retransmission but
+	# one is due exactly when the kernel's limit is reached.
 	IPC::Run::run [ 'ip', 'route', 'change', $host->address =~ s/\d+$/0\/24/r, 'dev',
 		"veth$host->{n}", 'src', $host->server, 'rto_min', '300ms' ]
 	  or die 'cannot change the route';
@@ -183,7 +183,7 @@ foreach my $fault (@faults)
 
 # --- the model's intervals ----------------------------------------------------------
 
-# Sets { earliest, latest } of each of these: { kind, situation, policy }.
+# Sets earliest and latest of each case: { kind, situation, policy }.
 sub predict
 {
 	my (@cases) = @_;
@@ -213,9 +213,9 @@ sub predict
 }
 predict(@cells);
 
-# --- the clients go -----------------------------------------------------------------
+# --- the clients are lost ------------------------------------------------------------
 
-# Whose user timeout may run while they live, at last.
+# Stalled sessions last: their user timeout may run while the client lives.
 foreach my $cell (sort { ($a->{situation} eq 'stalled') <=> ($b->{situation} eq 'stalled') } @cells)
 {
 	$cell->{prepare}->($cell->{session}) if $cell->{prepare};
@@ -261,7 +261,7 @@ foreach my $fault (@faults)
 $superuser->query('NOTIFY going');
 $_->{after} = time foreach grep { $_->{state} =~ /^notification/ } @cells;
 
-# --- what happens ---------------------------------------------------------------------
+# --- observation ----------------------------------------------------------------------
 
 sub sample
 {
@@ -305,10 +305,10 @@ while (time - $start < 120)
 	sleep 0.02;
 }
 
-# --- whether it is what was said ------------------------------------------------------
+# --- comparison with the model --------------------------------------------------------
 
-# The first moment at which the kernel, or the guard, had given the peer up; undef if it
-# never did.
+# The first moment at which the kernel or the guard had given up the client; undef if
+# there is none.
 sub given_up
 {
 	my ($cell) = @_;
@@ -331,7 +331,7 @@ sub seconds
 sub show
 {
 	my ($cell) = @_;
-	diag(sprintf "from %s to %s, foretold [%s, %s]",
+	diag(sprintf "from %s to %s, predicted [%s, %s]",
 		$cell->{end} ? map { seconds($cell->{end} - $cell->{$_}) } qw(after before) : ('', 'never'),
 		map { seconds($_) } @$cell{qw(earliest latest)});
 	diag(map { sprintf "%6.2f %s gives_up_in %s timer %s\n", $_->{time} - $cell->{after}, $_->{health},
@@ -346,7 +346,7 @@ foreach my $cell (@cells)
 	my $good;
 	if (!defined $cell->{latest})
 	{
-		$good = ok(!$cell->{end}, "$name: the backend learns nothing");
+		$good = ok(!$cell->{end}, "$name: the backend does not end");
 	}
 	else
 	{
@@ -354,32 +354,32 @@ foreach my $cell (@cells)
 		$good = ok(
 			$end && $end - $cell->{before} > $cell->{earliest} - 0.05
 			  && $end - $cell->{after} < $cell->{latest} + $slack,
-			sprintf '%s: %s is in [%s, %s]', $name, seconds($end && $end - $cell->{after}),
+			sprintf '%s: the backend ends after %s s, in [%s, %s]', $name, seconds($end && $end - $cell->{after}),
 			map { seconds($_) } @$cell{qw(earliest latest)});
 	}
 	show($cell) unless $good;
 }
 
-# gives_up_in, which is an upper bound, on the way to a death in silence.
+# gives_up_in is an upper bound while the client is silent.
 foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
 {
 	my $name = name_of($cell);
 	my $death = given_up($cell);
 	if (!$death)
 	{
-		fail("$name: was given up");
+		fail("$name: the client is given up");
 		show($cell);
 		next;
 	}
-	# Of the notification nobody knows before it is sent.
+	# The notification cannot be predicted before it is sent.
 	my @way = grep {
 			 $_->{time} > $cell->{after}
 		  && $_->{time} < $death
 		  && $_->{health} ne 'dead'
 		  && ($cell->{state} !~ /^notification/ || $_->{timer} =~ /^retransmit/)
 	} @{ $cell->{samples} };
-	# ARP's word that the client is unreachable, seconds after the link has gone, sets the
-	# retransmission timer anew, for a period at the most (src/model/verdict.hpp), unless dead_after
+	# Some seconds after the link is down, ARP reports that the client is unreachable.  That
+	# restarts the retransmission timer, for one period at most (src/model/verdict.hpp), unless dead_after
 	# ends it: the last sample comes after it.
 	my $moved = $cell->{fault} eq 'link down' && !$cell->{policy}{dead_after}
 	  ? max(0, map { $_->{rto} } @way[ 0 .. $#way - 1 ])
@@ -389,13 +389,13 @@ foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
 		!defined $_->{gives_up_in} || $_->{time} + $_->{gives_up_in} + $unforeseen < $death - 0.5
 	} @way;
 	my $last = @way ? $way[-1]{time} + $way[-1]{gives_up_in} - $death : 0;
-	# The watcher looks twice in its interval; else the kernel's last timer is late.
+	# The watcher checks twice in its interval; otherwise the kernel's last timer is late.
 	my $good = ok(!@too_early, "$name: gives_up_in is an upper bound");
-	$good &= cmp_ok($last, '<', 2.5, "$name: and converges");
+	$good &= cmp_ok($last, '<', 2.5, "$name: gives_up_in converges to the end");
 	show($cell) unless $good;
 }
 
-# The worst cases that keepalive_status() and keepalive_explain() tell.
+# The worst cases that keepalive_status() and keepalive_explain() show.
 foreach my $setting (@settings)
 {
 	my ($name, $policy) = @$setting;
@@ -404,12 +404,12 @@ foreach my $setting (@settings)
 	my $expected = [ map { defined $_->{latest} ? 0 + $_->{latest} : undef } @worst ];
 	my ($cell) = grep { $_->{setting} eq $name && $_->{state} eq 'idle' } @cells;
 	my $numbers = sub { [ map { defined $_ ? 0 + $_ : undef } @_ ] };
-	is_deeply($numbers->(@$cell{qw(detects_idle detects_busy)}), $expected, "$name: the worst cases of a session");
+	is_deeply($numbers->(@$cell{qw(detects_idle detects_busy)}), $expected, "$name: keepalive_status() shows the model's worst cases");
 	my ($row) = @{ $superuser->query(<<"END") };
 SELECT extract(epoch FROM detects_idle), extract(epoch FROM detects_busy)
 FROM keepalive_explain('postgres', '$name', '10.77.1.2') WHERE wins
 END
-	is_deeply($numbers->(@$row), $expected, "$name: and of a session to come");
+	is_deeply($numbers->(@$row), $expected, "$name: keepalive_explain() shows the model's worst cases");
 }
 
 # --- the matrix, for doc/detection.md -------------------------------------------------

@@ -1,6 +1,5 @@
-# A router that says, late, that the client is unreachable: by that the kernel arms its
-# timer without regard to TCP_USER_TIMEOUT (tcp_ld_RTO_revert), which the model has to
-# reckon with.
+# A router reports late that the client is unreachable.  The kernel then sets its timer
+# without regard to TCP_USER_TIMEOUT (tcp_ld_RTO_revert), which the model must allow for.
 use strict;
 use warnings;
 
@@ -16,7 +15,7 @@ my $host = $network->add_host;
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 my $superuser = $node->unix_session;
 
-# Its notification is sent again at about 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s.
+# The notification is retransmitted at about 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s.
 my @sessions;
 foreach my $user_timeout (11, 12, 13, 13.5, 13.75, 14, 15)
 {
@@ -49,10 +48,10 @@ my @predicted = split /\n/, $output;
 foreach my $s (@sessions)
 {
 	my ($earliest, $latest) = map { $_ / 1000 } split ' ', shift @predicted;
-	cmp_ok($s->{end} // 'never', '>=', $earliest, "user timeout $s->{user_timeout}: not before it");
-	cmp_ok($s->{end}, '<=', $latest + 1, 'nor later than the model says');
+	cmp_ok($s->{end} // 'never', '>=', $earliest, "user timeout $s->{user_timeout} s: the backend does not end before the model's earliest time");
+	cmp_ok($s->{end}, '<=', $latest + 1, "user timeout $s->{user_timeout} s: the backend ends by the model's latest time");
 }
 my ($longest) = sort { $b <=> $a } map { $_->{end} - $_->{user_timeout} } @sessions;
-cmp_ok($longest, '>', 4, "which is by far longer than the user timeout ($longest s)");
+cmp_ok($longest, '>', 4, "one backend ends long after its user timeout ($longest s)");
 
 done_testing();

@@ -61,41 +61,41 @@ sub wait_for_health
 
 my $native = session('postgres');
 my ($health, $gives_up_in, $idle, $busy) = figures($native);
-is($health, 'alive', 'native default: alive');
-is($idle, 8875.202, '2 h 11 min by the sysctls, and that much later by late timers');
-is($busy, undef, 'and never if it is at work');
-cmp_ok($gives_up_in, '<=', $idle, 'gives_up_in is not later than the worst case');
-cmp_ok($gives_up_in, '>', 7860, 'nor sooner than the sysctls say');
+is($health, 'alive', 'PostgreSQL\'s defaults: health is alive');
+is($idle, 8875.202, 'PostgreSQL\'s defaults: detects_idle is 2 h 11 min by the sysctls and the delay of late timers');
+is($busy, undef, 'PostgreSQL\'s defaults: detects_busy is NULL');
+cmp_ok($gives_up_in, '<=', $idle, 'PostgreSQL\'s defaults: gives_up_in is not more than detects_idle');
+cmp_ok($gives_up_in, '>', 7860, 'PostgreSQL\'s defaults: gives_up_in is not less than the sysctls give');
 $native->query('SET client_connection_check_interval = 10000');
-is((figures($native))[3], 1062.153 + 10, 'with a client check: tcp_retries2 and the check');
+is((figures($native))[3], 1062.153 + 10, 'with a client check, detects_busy is tcp_retries2 and the check');
 $native->query('SET tcp_user_timeout = 30000');
-cmp_ok((figures($native))[3], '<', 70, 'a user timeout replaces tcp_retries2');
+cmp_ok((figures($native))[3], '<', 70, 'with a user timeout, detects_busy does not depend on tcp_retries2');
 
 my $off = session('off');
-is_deeply([ figures($off) ], [ 'alive', undef, undef, 1072.153 ], 'without keepalive nobody finds an idle client');
+is_deeply([ figures($off) ], [ 'alive', undef, undef, 1072.153 ], 'without keepalive, gives_up_in and detects_idle are NULL');
 
 my $watched = session('watched');
 ($health, $gives_up_in, $idle, $busy) = figures($watched);
-cmp_ok($idle, '<', 60 * 1.15 + 30 + 3, 'dead_after finds an idle one after the first probe');
-cmp_ok($busy, '<', 3 + 30 + 3, 'and one at work without a client check');
+cmp_ok($idle, '<', 60 * 1.15 + 30 + 3, 'with dead_after, detects_idle counts from the first probe');
+cmp_ok($busy, '<', 3 + 30 + 3, 'with dead_after, detects_busy needs no client check');
 
 my $unix = $node->unix_session;
-is_deeply([ figures($unix) ], [ (undef) x 4 ], 'a Unix socket has no such figures');
+is_deeply([ figures($unix) ], [ (undef) x 4 ], 'health and times of a Unix socket are NULL');
 
 # --- health ---------------------------------------------------------------------------
 
 my $stalled = session('watched', receive_buffer => 4096);
 $stalled->send(q(SELECT repeat('x', 10000) FROM generate_series(1, 100000)));
 ($health, $gives_up_in) = wait_for_health($stalled, 'zero_window', 5);
-is($health, 'zero_window', 'a client that does not read');
-cmp_ok($gives_up_in, '<=', 22.01, 'whom stall_timeout would end');
+is($health, 'zero_window', 'health of a client that does not read is zero_window');
+cmp_ok($gives_up_in, '<=', 22.01, 'gives_up_in of a client that does not read is limited by stall_timeout');
 
 my $closing = session('postgres');
 $closing->send('SELECT pg_sleep(60)');
 sleep 0.2;
 $closing->half_close;
 ($health) = wait_for_health($closing, 'closed_by_peer', 5);
-is($health, 'closed_by_peer', 'a client that has closed its side');
+is($health, 'closed_by_peer', 'health of a client that has sent FIN is closed_by_peer');
 
 my $probed = session('quick');
 my $retransmitting = session('quick');
@@ -109,15 +109,15 @@ $other->refuse;
 $superuser->query('NOTIFY something');
 
 ($health, $gives_up_in) = wait_for_health($probed, 'probing', 5);
-is($health, 'probing', 'a client that does not answer probes');
-cmp_ok($gives_up_in, '>', 90, 'has some of the hundred left');
-cmp_ok($gives_up_in, '<=', 100 * 1.15 + 3, 'but not more');
+is($health, 'probing', 'health of a client that does not answer probes is probing');
+cmp_ok($gives_up_in, '>', 90, 'gives_up_in of a probed client has most of the hundred probes left');
+cmp_ok($gives_up_in, '<=', 100 * 1.15 + 3, 'gives_up_in of a probed client is not more than the hundred probes');
 ($health, $gives_up_in) = wait_for_health($retransmitting, 'retransmitting', 5);
-is($health, 'retransmitting', 'one that does not acknowledge');
-cmp_ok($gives_up_in, '>', 900, 'has as long as tcp_retries2 says');
-cmp_ok($gives_up_in, '<', 1062.2, 'but not longer');
+is($health, 'retransmitting', 'health of a client that does not acknowledge is retransmitting');
+cmp_ok($gives_up_in, '>', 900, 'gives_up_in of an unacknowledged connection is not less than tcp_retries2 gives');
+cmp_ok($gives_up_in, '<', 1062.2, 'gives_up_in of an unacknowledged connection is not more than tcp_retries2 gives');
 my @dead = wait_for_health($dead, 'dead', 5);
-is_deeply([ @dead[ 0, 1 ] ], [ 'dead', 0 ], 'one that the kernel has given up, which its backend does not know');
-is($node->status($dead->pid)->{tcp_state}, 'CLOSE', 'in state CLOSE');
+is_deeply([ @dead[ 0, 1 ] ], [ 'dead', 0 ], 'health is dead and gives_up_in 0 when the kernel has given up and the backend still runs');
+is($node->status($dead->pid)->{tcp_state}, 'CLOSE', 'tcp_state is CLOSE when the kernel has given up');
 
 done_testing();

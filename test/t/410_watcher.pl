@@ -1,5 +1,5 @@
-# dead_after and stall_timeout: whom the watcher ends, whom it spares, what it says, and
-# that it sleeps when there is nobody to watch.
+# dead_after and stall_timeout: which sessions the watcher ends and which it does not, what
+# it logs, and that it sleeps when no session has these settings.
 use strict;
 use warnings;
 
@@ -37,7 +37,7 @@ sub session
 	return $session;
 }
 
-# One whose client does not read: from when on that is so.
+# A session whose client does not read, and the time since which its window is closed.
 sub unread
 {
 	my ($role, %options) = @_;
@@ -64,8 +64,8 @@ sub cause_of
 	return $superuser->query("SELECT cause, policy FROM keepalive_events() WHERE pid = $pid LIMIT 1")->[0];
 }
 
-# How often the worker has woken up.  Once in two seconds is not the watcher, which
-# would wake it ten times.
+# The number of times that the worker has woken up.  The watcher would wake it ten times in
+# two seconds.
 my $worker =
   $superuser->value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'");
 
@@ -76,7 +76,7 @@ sub wake_ups
 	return $count;
 }
 
-# --- nobody to watch ----------------------------------------------------------------
+# --- no session with dead_after or stall_timeout -----------------------------------
 
 {
 	my $plain = session('plain');
@@ -84,28 +84,28 @@ sub wake_ups
 	sleep 0.5;
 	my $before = wake_ups();
 	sleep 2;
-	cmp_ok(wake_ups(), '<=', $before + 1, 'without sessions to watch the worker sleeps, Unix sockets do not count');
+	cmp_ok(wake_ups(), '<=', $before + 1, 'the worker sleeps while no TCP session has dead_after or stall_timeout');
 
 	my $dead = session('dead');
 	sleep 2;
-	cmp_ok(wake_ups(), '>=', $before + 5, 'a session with dead_after wakes it');
+	cmp_ok(wake_ups(), '>=', $before + 5, 'the worker wakes regularly while a session has dead_after');
 	$dead->terminate;
 	sleep 1;
 	$before = wake_ups();
 	sleep 2;
-	cmp_ok(wake_ups(), '<=', $before + 1, 'when that has gone it sleeps again');
+	cmp_ok(wake_ups(), '<=', $before + 1, 'the worker sleeps again after the session with dead_after has ended');
 
 	$plain->query(q(SELECT 1));
 	$superuser->query(q(UPDATE keepalive_policy SET dead_after = '60s' WHERE name = 'plain'));
 	$node->wait_for_policies;
 	sleep 1;
-	cmp_ok(wake_ups(), '>=', $before + 5, 'a policy change wakes it');
+	cmp_ok(wake_ups(), '>=', $before + 5, 'the worker wakes regularly once a connected session gets dead_after');
 	$superuser->query(q(UPDATE keepalive_policy SET dead_after = NULL WHERE name = 'plain'));
 	$node->wait_for_policies;
 	$_->terminate foreach $plain, $unix;
 }
 
-# --- who is ended -------------------------------------------------------------------
+# --- which sessions are ended -------------------------------------------------------
 
 {
 	my $log = $node->log_end;
@@ -113,25 +113,26 @@ sub wake_ups
 	my ($patient) = unread('dead');
 	ok(defined $node->wait_for_exit($reader->pid, 10), 'stall_timeout ends a living client that does not read');
 	my $lasted = time - $since;
-	cmp_ok($lasted, '>', 1.8, "after that long ($lasted s)");
-	cmp_ok($lasted, '<', 4, 'and not much longer');
-	is_deeply(cause_of($reader), [ 'stall_timeout', 'stalled' ], 'which is the cause of its end');
+	cmp_ok($lasted, '>', 1.8, "stall_timeout does not end the session early ($lasted s)");
+	cmp_ok($lasted, '<', 4, 'stall_timeout does not end the session late');
+	is_deeply(cause_of($reader), [ 'stall_timeout', 'stalled' ], 'the event has cause stall_timeout and the policy');
 	my $pid = $reader->pid;
 	is($node->log_count(qr/LOG:  keepalive_guard: terminating session with PID $pid: its client has read nothing for [\d.]+ s \(stall_timeout 2\.000 s of policy "stalled"\)/, $log),
-		1, 'and is logged');
+		1, 'the worker logs that stall_timeout ends the session');
 	my $client = $host->address . ' port ' . $reader->port;
 	is($node->log_count(qr/DETAIL:  Client \Q$client\E: silent for [\d.]+ s, state ESTABLISHED, timer persist, /, $log),
-		1, 'with the evidence');
+		1, 'the log message\'s detail has the state of the connection');
 	sleep 3;
-	ok(is_there($patient), 'dead_after never ends it');
+	ok(is_there($patient), 'dead_after does not end a living client that does not read');
 	is($superuser->value('SELECT health FROM keepalive_status() WHERE pid = ' . $patient->pid),
-		'zero_window', 'whose window is closed');
-	is(scalar @{ $patient->result->{rows} }, 3000, 'and which can still read all');
+		'zero_window', 'health of the client that does not read is zero_window');
+	is(scalar @{ $patient->result->{rows} }, 3000, 'the client that paused can still read the whole result');
 	$patient->terminate;
 }
 
 {
-	# Silent for more than dead_after in all, but never for so long at a time; idle, in a transaction, busy, slow.
+	# Sessions that are never silent for as long as dead_after at a time: idle, in a
+	# transaction, busy, slow.
 	my $idle = session('double');
 	my $in_transaction = session('double');
 	$in_transaction->query('BEGIN');
@@ -153,8 +154,8 @@ sub wake_ups
 	}
 	$host->restore;
 	cmp_ok($windows_closed, '>', $looks / 2, 'a slow reader\'s window is closed most of the time');
-	ok(is_there($slow), 'but it is not ended by stall_timeout');
-	ok(is_there($_->[0]), "nor is one that is $_->[1]")
+	ok(is_there($slow), 'stall_timeout does not end a slow reader');
+	ok(is_there($_->[0]), "a session that is $_->[1] is not ended")
 	  foreach [ $idle, 'idle' ], [ $in_transaction, 'idle in a transaction' ], [ $sleeping, 'busy' ],
 	  [ $interrupted, 'at times unreachable' ];
 	$_->vanish foreach $idle, $in_transaction, $sleeping, $interrupted, $slow;
@@ -170,53 +171,52 @@ sub wake_ups
 	$host->drop;
 	my $dropped = time;
 	ok(defined $node->wait_for_exit($walsender->pid, 10), 'dead_after ends a walsender too');
-	cmp_ok(time - $dropped, '>', 2, 'in its time');
-	is_deeply(cause_of($walsender), [ 'dead_after', 'dead' ], 'with this cause');
+	cmp_ok(time - $dropped, '>', 2, 'dead_after does not end the walsender early');
+	is_deeply(cause_of($walsender), [ 'dead_after', 'dead' ], 'the event of the walsender has cause dead_after and the policy');
 	my $pid = $walsender->pid;
 	is($node->log_count(qr/terminating session with PID $pid: its client has left the kernel without an answer for [\d.]+ s \(dead_after 2\.000 s of policy "dead"\)/, $log),
-		1, 'and is logged');
+		1, 'the worker logs that dead_after ends the walsender');
 	cmp_ok($node->log_count(qr/DETAIL:  Client .* timer keepalive, [1-9]\d* unanswered probes/, $log),
-		'==', 1, 'with the unanswered probes');
+		'==', 1, 'the log message\'s detail has the unanswered probes');
 	$host->restore;
 	$superuser->query(q(UPDATE keepalive_policy SET role = 'dead', backend = NULL WHERE name = 'dead'));
 	$node->wait_for_policies;
 }
 
-# --- who does not end by the first signal -------------------------------------------
+# --- backends that do not exit at the first signal -----------------------------------
 
 {
 	my $log = $node->log_end;
-	my $farewell = session('dead');
+	my $sending = session('dead');
 	my $stopped = session('dead');
-	# Its farewell has the statement in it (_SPI_error_callback), and is longer than the
-	# send buffer.
-	$farewell->send(
+	# Its last error message contains the statement (_SPI_error_callback), and is longer than
+	# the send buffer.
+	$sending->send(
 		q(DO $$BEGIN EXECUTE 'SELECT pg_sleep(60) /*' || repeat('x', 300000) || '*/'; END$$));
 	sleep 0.2;
 	{
-		my $socket = client_socket($farewell->pid, $farewell->port);
+		my $socket = client_socket($sending->pid, $sending->port);
 		setsockopt $socket, SOL_SOCKET, SO_SNDBUF, 1 or die "SO_SNDBUF: $!";
 	}
 	$host->drop;
 	kill 'STOP', $stopped->pid;
-	my $pid = $farewell->pid;
+	my $pid = $sending->pid;
 	$node->wait_for_log(qr/terminating session with PID $pid:/, $log);
-	my $told = time;
-	my $took = $node->wait_for_exit($pid, 20);
-	ok(defined $took, 'a backend that blocks in sending its farewell ends by another signal');
-	cmp_ok($took // 0, '>', 4, 'not by the first');
-	is_deeply(cause_of($farewell), [ 'dead_after', 'dead' ], 'with the right cause');
+		my $took = $node->wait_for_exit($pid, 20);
+	ok(defined $took, 'a backend that blocks while it sends its last message ends by a second signal');
+	cmp_ok($took // 0, '>', 4, 'a backend that blocks while it sends does not end by the first signal');
+	is_deeply(cause_of($sending), [ 'dead_after', 'dead' ], 'the event of the blocked backend has cause dead_after and the policy');
 
 	$pid = $stopped->pid;
 	$node->wait_for_log(qr/session with PID $pid has not ended 10 s after it was told to/, $log);
 	sleep 1;
-	is($node->log_count(qr/session with PID $pid has not ended/, $log), 1, 'one that cannot end is logged once');
+	is($node->log_count(qr/session with PID $pid has not ended/, $log), 1, 'the worker logs once that a stopped backend did not exit');
 	kill 'CONT', $pid;
-	ok(defined $node->wait_for_exit($pid, 5), 'and ends when it can');
+	ok(defined $node->wait_for_exit($pid, 5), 'the stopped backend exits once it runs again');
 	$host->restore;
 }
 
-# --- a worker, or a whole machine, that was stopped --------------------------------------
+# --- a worker, or a whole machine, that was stopped for a while ---------------------------
 
 {
 	my $dead = session('dead');
@@ -226,12 +226,12 @@ sub wake_ups
 	sleep 6;
 	kill 'CONT', $worker;
 	my $resumed = time;
-	ok(defined $node->wait_for_exit($dead->pid, 10), 'a silence while the worker was stopped');
-	cmp_ok(time - $resumed, '>=', 2, 'does not count');
+	ok(defined $node->wait_for_exit($dead->pid, 10), 'dead_after ends a session after the worker was stopped');
+	cmp_ok(time - $resumed, '>=', 2, 'silence while the worker was stopped does not count for dead_after');
 	$host->restore;
 }
 
-# --- off ------------------------------------------------------------------------------
+# --- watch_interval = 0 ---------------------------------------------------------------
 
 {
 	$node->append_conf('postgresql.conf', "keepalive_guard.watch_interval = 0\n");
@@ -239,15 +239,15 @@ sub wake_ups
 	my $dead = session('dead');
 	sleep 0.5;
 	is($superuser->value('SELECT gives_up_in > interval \'60s\' FROM keepalive_status() WHERE pid = ' . $dead->pid),
-		't', 'with watch_interval = 0 dead_after counts for nothing');
+		't', 'with watch_interval = 0, gives_up_in ignores dead_after');
 	my $before = wake_ups();
 	$host->drop;
 	sleep 5;
-	ok(is_there($dead), 'and ends nobody');
-	cmp_ok(wake_ups(), '<=', $before + 1, 'as the worker does not look');
+	ok(is_there($dead), 'with watch_interval = 0, dead_after does not end a session');
+	cmp_ok(wake_ups(), '<=', $before + 1, 'with watch_interval = 0, the worker sleeps');
 	$node->append_conf('postgresql.conf', "keepalive_guard.watch_interval = 200ms\n");
 	$node->reload;
-	ok(defined $node->wait_for_exit($dead->pid, 10), 'until it looks again');
+	ok(defined $node->wait_for_exit($dead->pid, 10), 'dead_after ends the session once watch_interval is set again');
 	$host->restore;
 }
 

@@ -1,4 +1,5 @@
-# keepalive_check() of the guard itself: each finding, provoked, and gone again.
+# keepalive_check() about the guard itself: each finding appears when its problem exists,
+# and disappears when the problem is solved.
 use strict;
 use warnings;
 
@@ -20,7 +21,7 @@ sub findings
 	return map { join ' | ', @$_ } @{ ($session // $admin)->query('SELECT * FROM keepalive_check()') };
 }
 
-# Waits for all to be well.
+# Waits until there is no finding.
 sub is_well
 {
 	my ($name) = @_;
@@ -31,7 +32,7 @@ sub is_well
 	return is_deeply(\@findings, [], $name);
 }
 
-# Waits for one finding, of this severity and subject, like that.
+# Waits for one finding, with this severity and subject, that matches the pattern.
 sub finds
 {
 	my ($severity, $subject, $pattern, $name) = @_;
@@ -42,7 +43,7 @@ sub finds
 	return like(join("\n", @findings), qr/\A\Q$severity | $subject | \E$pattern\z/, $name);
 }
 
-# Runs the statements of the hint of the one finding there is.
+# Runs the statements in the hint of the only finding.
 sub follow_hint
 {
 	my ($statements) = (findings())[0] =~ /.* \| (.*)/s;
@@ -56,32 +57,32 @@ sub restarted
 	return $admin = $node->unix_session;
 }
 
-is_deeply([ findings() ], [], 'a new cluster: all is well');
+is_deeply([ findings() ], [], 'a new cluster has no finding');
 $admin->query(q{DO $$BEGIN EXECUTE (SELECT policy FROM keepalive_plan('1 min', '240 s')); END$$});
-is_well('with a planned policy too');
+is_well('a planned policy gives no finding');
 
 # --- keepalive_guard.enabled, keepalive_guard.watch_interval ---------------------------
 
 $admin->query('ALTER SYSTEM SET keepalive_guard.enabled = off');
 $admin->query('SELECT pg_reload_conf()');
 finds('warning', 'keepalive_guard.enabled', qr/policies are not applied to any session \| ALTER SYSTEM RESET keepalive_guard\.enabled; .*/,
-	'the guard is off');
+	'enabled = off is found');
 follow_hint();
-is_well('the hint puts it on');
+is_well('the hint sets enabled = on');
 
 $admin->query('ALTER SYSTEM SET keepalive_guard.watch_interval = 0');
 $admin->query('SELECT pg_reload_conf()');
 sleep 0.3;
 my @findings = findings();
 like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are without effect, for policy "dead_within_60s" \|/,
-	'nobody watches');
+	'watch_interval = 0 is found');
 my $error = $admin->try(q{SELECT keepalive_plan('1 min')})->{error};
 is_deeply([ @$error{qw(sqlstate message hint)} ],
 	[ '55000', 'keepalive_guard.watch_interval is 0: nobody watches', 'Set keepalive_guard.watch_interval to 1s and reload.' ],
-	'so that there can be no plan');
+	'keepalive_plan() fails with watch_interval = 0');
 $admin->query('ALTER SYSTEM RESET keepalive_guard.watch_interval');
 $admin->query('SELECT pg_reload_conf()');
-is_well('somebody watches again');
+is_well('there is no finding once watch_interval is set again');
 
 # --- the worker -------------------------------------------------------------------
 
@@ -90,62 +91,62 @@ sub worker
 	return $admin->value(q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'});
 }
 
-# It is back within a second or so: look at once.
+# The postmaster restarts it after about a second: call keepalive_check() at once.
 my $worker = worker();
 $admin->query("SELECT pg_terminate_backend($worker, 5000)");
-like(join("\n", findings()), qr/\Aerror \| worker \| the keepalive_guard worker is not running: .* \| grep .*\z/, 'the worker is gone');
-is_well('and back');
+like(join("\n", findings()), qr/\Aerror \| worker \| the keepalive_guard worker is not running: .* \| grep .*\z/, 'a worker that is not running is found');
+is_well('there is no finding once the worker runs again');
 
 $worker = worker();
 kill 'STOP', $worker;
 $admin->query(q{UPDATE keepalive_policy SET comment = 'changed'});
-finds('warning', 'worker', qr/the last change of policies is not in force yet \| SELECT .*/, 'the worker is held up');
+finds('warning', 'worker', qr/the last change of policies is not in force yet \| SELECT .*/, 'a change that is not in force is found while the worker is stopped');
 kill 'CONT', $worker;
-is_well('it goes on');
+is_well('there is no finding once the worker continues');
 
 # --- policies ---------------------------------------------------------------------
 
 $admin->query('ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard');
 finds('warning', 'keepalive_policy', qr/its trigger does not always fire: .* \| ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;/,
-	'no trigger');
+	'a disabled trigger is found');
 $admin->query(q{INSERT INTO keepalive_policy (name, role) VALUES ('bad one', '/[')});
 $admin->query('ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard');
 $admin->query('SELECT keepalive_apply()');
 finds('error', 'policy "bad one"',
 	qr/not in force: something in it is invalid \| UPDATE keepalive_policy SET name = name WHERE name = 'bad one'; -- says what/,
-	'an invalid policy');
+	'an invalid policy is found');
 $error = $admin->try(q{UPDATE keepalive_policy SET name = name WHERE name = 'bad one'})->{error};
-like($error->{message} . $error->{detail}, qr/"role".*regular expression/s, 'the hint says what is invalid');
+like($error->{message} . $error->{detail}, qr/"role".*regular expression/s, 'the statement in the hint shows what is invalid');
 $node->safe_psql('postgres', 'CREATE DATABASE elsewhere');
 $node->safe_psql('elsewhere', 'CREATE EXTENSION keepalive_guard');
 my $elsewhere = $node->unix_session(dbname => 'elsewhere');
 like(join("\n", findings($elsewhere)), qr/\Aerror \| keepalive_policy \| invalid policies are not in force: 1 of them \| grep [^|]*\z/,
-	'seen from another database');
+	'an invalid policy is found from another database');
 $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'bad one'});
-is_well('it is gone');
-is_deeply([ findings($elsewhere) ], [], 'seen from there too');
+is_well('there is no finding once the invalid policy is deleted');
+is_deeply([ findings($elsewhere) ], [], 'there is no finding in the other database either');
 
 $elsewhere->query(q{ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard;
 	INSERT INTO keepalive_policy (name) VALUES ('lost');
 	ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard});
 like(join("\n", findings($elsewhere)),
 	qr/\Awarning \| database "elsewhere" \| the policies in this database are without effect: keepalive_guard\.database is "postgres" \| .*\z/,
-	'policies where nobody looks');
+	'policies in another database are found');
 
-# In a schema that a session does not look in, the hint is qualified.
+# The hint names the schema if it is not in search_path.
 $admin->query(q{ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard_truncate; SET search_path = ''});
 like(join("\n", map { join ' | ', @$_ } @{ $admin->query('SELECT * FROM public.keepalive_check()') }),
-	qr/ALTER TABLE public\.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;\z/, 'a qualified name');
+	qr/ALTER TABLE public\.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;\z/, 'the hint has a qualified name');
 $admin->query(q{RESET search_path});
 follow_hint();
-is_well('the trigger is back');
+is_well('the hint enables the trigger');
 
 $admin->query('ALTER TABLE keepalive_policy RENAME stall_timeout TO patience');
 $admin->query('SELECT keepalive_apply()');
-finds('error', 'keepalive_policy', qr/the table could not be read: .*/, 'a table that is not what it was');
+finds('error', 'keepalive_policy', qr/the table could not be read: .*/, 'a table without an expected column is found');
 $admin->query('ALTER TABLE keepalive_policy RENAME patience TO stall_timeout');
 $admin->query('SELECT keepalive_apply()');
-is_well('it is again');
+is_well('there is no finding once the column is restored');
 
 # --- settings that need a restart ------------------------------------------------------
 
@@ -153,21 +154,21 @@ $admin->query('ALTER SYSTEM SET keepalive_guard.max_policies = 1');
 restarted();
 $admin->query(q{INSERT INTO keepalive_policy (name, priority, role) VALUES ('second', 1, 'postgres')});
 finds('error', 'keepalive_guard.max_policies', qr/there are more policies than 1: .* \| ALTER SYSTEM SET keepalive_guard\.max_policies = 2; .*/,
-	'too many policies');
+	'more policies than max_policies are found');
 $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'second'});
-is_well('no more than there is room for');
+is_well('there is no finding once the policies are few enough');
 
 $admin->query(q{ALTER SYSTEM SET keepalive_guard.database = 'nowhere'});
 restarted();
 @findings = grep { /^error/ } findings();
 sleep 0.1 until (@findings = grep { /^error/ } findings());
 like("@findings", qr/^error \| keepalive_guard\.database \| there is no database "nowhere", where policies are looked for \| ALTER SYSTEM SET keepalive_guard\.database = 'postgres'; .*$/,
-	'no such database');
+	'a missing policy database is found');
 $node->safe_psql('postgres', 'CREATE DATABASE nowhere');
 my $until = time + 20;
 do { sleep 0.1; @findings = grep { /^error/ } findings() } until "@findings" =~ /has no extension/ || time > $until;
 like("@findings", qr/^error \| keepalive_guard\.database \| database "nowhere", where policies are looked for, has no extension keepalive_guard \| \\connect nowhere\nCREATE EXTENSION keepalive_guard;$/,
-	'no extension in it');
+	'a policy database without the extension is found');
 $admin->query(q{ALTER SYSTEM RESET keepalive_guard.database});
 $admin->query(q{ALTER SYSTEM RESET keepalive_guard.max_policies});
 
@@ -183,9 +184,9 @@ wait;
 $admin = $node->unix_session;
 $until = time + 20;
 do { sleep 0.1; @findings = findings() } until @findings == 1 || time > $until;
-like("@findings", qr/^warning \| netlink \| the kernel does not answer in full: .* \| systemctl edit .*$/, 'netlink is refused');
+like("@findings", qr/^warning \| netlink \| the kernel does not answer in full: .* \| systemctl edit .*$/, 'refused netlink is found');
 restarted();
-is_well('it is allowed');
+is_well('there is no finding once netlink is allowed');
 
 # --- not preloaded ---------------------------------------------------------------------
 
@@ -194,15 +195,15 @@ restarted();
 is_deeply([ findings() ],
 	[ q{error | shared_preload_libraries | keepalive_guard is not preloaded: no policy is in force, nobody watches | }
 		  . q{ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements', 'auto_explain', 'keepalive_guard'; -- then restart the server} ],
-	'not preloaded');
+	'a library that is not preloaded is found');
 my $result = $admin->try(q{SELECT tcp_keepalives_idle, dead_after, policy FROM keepalive_plan('1 min')});
-is($result->{notices}[0]{message}, 'nobody watches: keepalive_guard is not preloaded', 'a plan warns');
-like(join(' ', @{ $result->{rows}[0] }), qr/^00:00:\d\d 00:00:\d\d INSERT INTO keepalive_policy /, 'but there is one');
-is($admin->try(q{SELECT keepalive_plan('1 s')})->{error}{sqlstate}, '22023', 'and the impossible is refused');
-is_deeply($admin->query('TABLE keepalive_blockers'), [], 'nobody is known to hold up others');
+is($result->{notices}[0]{message}, 'nobody watches: keepalive_guard is not preloaded', 'keepalive_plan() warns if the library is not preloaded');
+like(join(' ', @{ $result->{rows}[0] }), qr/^00:00:\d\d 00:00:\d\d INSERT INTO keepalive_policy /, 'keepalive_plan() returns a plan if the library is not preloaded');
+is($admin->try(q{SELECT keepalive_plan('1 s')})->{error}{sqlstate}, '22023', 'keepalive_plan() refuses an impossible intent if the library is not preloaded');
+is_deeply($admin->query('TABLE keepalive_blockers'), [], 'keepalive_blockers is empty if the library is not preloaded');
 follow_hint();
 restarted();
-is_well('the hint preloads it');
+is_well('the hint preloads the library');
 
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 

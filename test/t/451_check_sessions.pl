@@ -1,5 +1,5 @@
-# keepalive_check() of sessions: slow detection, overrides, refusals, sessions that
-# do not confirm, queries that nobody waits for any more; and on a standby.
+# keepalive_check() about sessions: slow detection, overrides, refused settings, sessions
+# that do not confirm a change, long queries without a client check; and on a standby.
 use strict;
 use warnings;
 
@@ -16,7 +16,7 @@ my $node = KeepaliveGuard::Cluster->start_new('primary', allows_streaming => 1);
 my $admin = $node->unix_session;
 $admin->query($_) foreach 'CREATE ROLE app LOGIN', 'CREATE ROLE plain LOGIN', 'CREATE ROLE nocheck LOGIN';
 
-# A planned policy for a role.
+# Creates a planned policy for a role.
 sub plan_for
 {
 	my ($role, $changes) = @_;
@@ -47,27 +47,27 @@ sub finds
 	return like(join("\n", @findings), qr/\A$pattern\z/, $name);
 }
 
-# More than a minute until they count.
+# They are found after they have run for a minute.
 my @long = map { my $s = $node->unix_session(user => $_); $s->send('SELECT pg_sleep(300)'); $s } qw(plain nocheck app);
 my $long_since = time;
 
 my $app = $node->session(host => $host, user => 'app');
 my $local = $node->session(user => 'plain');
-finds('governed, or local: all is well', $admin);
+finds('a session with a policy and local sessions give no finding', $admin);
 
 # --- no policy -------------------------------------------------------------------------
 
 my @plain = map { $node->session(host => $host, user => 'plain') } 1 .. 3;
 my $pid = $plain[0]->pid;
 finds(
-	'sessions that nobody watches', $admin,
+	'sessions without a policy are found', $admin,
 	qr/warning \| session $pid and 2 like it \| a dead peer is found this late: 02:[\d:.]+ while the session is idle, never while it is busy \| SELECT \* FROM keepalive_plan\('1 min'\);/,
 	qr/info \| session $pid and 2 like it \| probes every 02:00:00 do not keep these open: Azure [^|]* \| SELECT policy FROM keepalive_plan\('1 min'\) \\gexec/);
 $plain[0]->query("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 60; SET tcp_keepalives_count = 3;
 	SET tcp_user_timeout = 5000; SET client_connection_check_interval = 1000");
 $_->terminate foreach @plain[ 1, 2 ];
 finds(
-	'values of its own', $admin,
+	'a session with unsuitable settings is found', $admin,
 	qr/warning \| session $pid \| tcp_keepalives_interval \(00:01:00\) is longer than tcp_keepalives_idle \(00:00:10\): [^|]* \| [^|\n]*/,
 	qr/warning \| session $pid \| tcp_user_timeout \(00:00:05\) also ends living clients [^|]* \| [^|\n]*/,
 	qr/warning \| session $pid \| tcp_user_timeout \(00:00:05\) is shorter than tcp_keepalives_idle \(00:00:10\): [^|]* \| [^|\n]*/);
@@ -78,36 +78,36 @@ $plain[0]->terminate;
 $admin->query("ALTER SYSTEM SET tcp_user_timeout = '20s'");
 $admin->query('SELECT pg_reload_conf()');
 finds(
-	'postgresql.conf', $admin,
+	'an unsuitable setting in postgresql.conf is found', $admin,
 	qr/warning \| postgresql\.conf \| tcp_user_timeout \(00:00:20\) also ends living clients [^|]* \| ALTER SYSTEM SET tcp_user_timeout = '0'; SELECT pg_reload_conf\(\);/,
 	qr/warning \| postgresql\.conf \| tcp_user_timeout \(00:00:20\) is shorter than tcp_keepalives_idle \(02:00:00\): [^|]* \| ALTER SYSTEM SET tcp_user_timeout = '0'; SELECT pg_reload_conf\(\);/);
 $admin->query("ALTER SYSTEM SET tcp_user_timeout = '0'");
 $admin->query('SELECT pg_reload_conf()');
-finds('as it was', $admin);
+finds('there is no finding once postgresql.conf is corrected', $admin);
 
 # --- overrides -----------------------------------------------------------------------------
 
 $app->query('SET tcp_keepalives_idle = 30');
 $pid = $app->pid;
-finds('an override', $admin,
+finds('an override of a policy is found', $admin,
 	qr/info \| sessions of policy "app" \| other values than the policy's are in force for pid $pid \| UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'app';/);
 $app->query('SET tcp_keepalives_idle = 7200');
 finds(
-	'an override that breaks the promise', $admin,
+	'an override that delays detection is found', $admin,
 	qr/warning \| session $pid \| a dead peer is found this late: 02:[\d:.]+ while the session is idle, 00:00:\d\S+ while it is busy \| [^|\n]*/,
 	qr/info \| session $pid \| probes every 02:00:00 [^|]* \| UPDATE keepalive_policy SET enforcement = 'ceiling' WHERE name = 'app';/,
 	qr/info \| sessions of policy "app" \| other values [^|]* \| [^|\n]*/);
 $admin->query(q{UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'app'});
-finds('the hint helps', $admin);
+finds('there is no finding once the policy is locked', $admin);
 
 # --- a session that does not confirm ----------------------------------------------------------
 
 kill 'STOP', $app->pid;
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 5 WHERE name = 'app'});
-finds('a session that is stopped', $admin,
+finds('a session that does not confirm a change is found', $admin,
 	qr/info \| sessions of policy "app" \| the policy's values are not confirmed yet by pid $pid \| SELECT \* FROM keepalive_apply\(\);/);
 kill 'CONT', $app->pid;
-finds('it goes on', $admin);
+finds('there is no finding once the session confirms', $admin);
 
 # --- a standby -----------------------------------------------------------------------------
 
@@ -117,26 +117,26 @@ $standby->init_from_backup($node, 'backup', has_streaming => 1);
 $standby->start;
 $node->wait_for_catchup($standby);
 my $there = $standby->unix_session;
-finds('a standby: all is well', $there);
-finds('nor has the primary anything to say of its walsender', $admin);
+finds('a standby gives no finding', $there);
+finds('the primary gives no finding about the standby\'s walsender', $admin);
 
 $admin->query(q{UPDATE keepalive_policy SET comment = 'changed'});
 $node->wait_for_catchup($standby);
 $there->query('SELECT pg_wal_replay_pause()');
-finds('replay is paused', $there,
+finds('paused replay is found', $there,
 	qr/warning \| standby \| the policies are those of \S+ \S+: replay is paused \| SELECT pg_wal_replay_resume\(\);/);
 $there->query('SELECT pg_wal_replay_resume()');
-finds('and resumed', $there);
+finds('there is no finding once replay is resumed', $there);
 
 $standby->append_conf('postgresql.conf', "primary_conninfo = 'host=/nowhere'");
 $standby->restart;
 $there = $standby->unix_session;
-finds('a standby on its own', $there,
+finds('a standby without a connection to its primary is found', $there,
 	qr/warning \| standby \| the policies are those of [^:]+\S* ?\S*: the standby is not connected to its primary \| SHOW primary_conninfo; .*/);
 $standby->append_conf('postgresql.conf', "restore_command = 'false'");
 $standby->restart;
 $there = $standby->unix_session;
-finds('one that reads archives', $there);
+finds('a standby that reads archives gives no finding', $there);
 $standby->stop;
 
 # --- long queries ------------------------------------------------------------------------
@@ -144,11 +144,11 @@ $standby->stop;
 sleep 0.5 while time < $long_since + 61;
 my ($plain_pid, $nocheck_pid) = map { $_->pid } @long;
 finds(
-	'long queries', $admin,
+	'long queries without a client check are found', $admin,
 	qr/warning \| sessions of policy "nocheck" \| a query has been running [^|]* unnoticed by pid $nocheck_pid \| UPDATE keepalive_policy SET client_connection_check_interval = '10s' WHERE name = 'nocheck';/,
 	qr/warning \| sessions without policy \| a query has been running [^|]* unnoticed by pid $plain_pid \| ALTER SYSTEM SET client_connection_check_interval = '10s'; [^|\n]*/);
 $admin->query("SELECT pg_cancel_backend($_)") foreach $plain_pid, $nocheck_pid;
-finds('no long queries', $admin);
+finds('there is no finding once the long queries are cancelled', $admin);
 
 # --- a kernel that refuses -------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ $admin->query(q{UPDATE keepalive_policy SET tcp_user_timeout = '33s', stall_time
 $node->wait_for_policies;
 $app = $node->session(user => 'app');
 $pid = $app->pid;
-finds('the kernel refuses', $admin,
+finds('a setting that the kernel refuses is found', $admin,
 	qr/error \| sessions of policy "app" \| the kernel refused what the policy wants, for pid $pid \| SELECT \* FROM keepalive_status\(\) WHERE policy_state = 'failed';/);
 
 done_testing();

@@ -1,5 +1,5 @@
-# keepalive_blockers: a dead line that holds a lock for which others wait, directly
-# and behind each other, or that keeps vacuum from its work.
+# keepalive_blockers: sessions with a dead connection that hold a lock for which others
+# wait, directly or indirectly, or that hold back vacuum.
 use strict;
 use warnings;
 
@@ -20,7 +20,7 @@ CREATE ROLE nobody LOGIN;
 CREATE ROLE monitor LOGIN IN ROLE pg_monitor;
 END
 
-# Probes soon, and for a while: the line stays as it is during the test.
+# Probes soon and many times, so that the state stays the same during the test.
 $node->policy(
 	name => 'probing', tcp_keepalives_idle => '2s', tcp_keepalives_interval => '1s',
 	tcp_keepalives_count => 100);
@@ -29,7 +29,7 @@ $node->wait_for_policies;
 my @columns = qw(pid datname usename application_name client_addr policy health
   silent_for gives_up_in waiting oldest_wait transaction_age holds_xmin xmin_age);
 
-# The rows, [ { column => value } ], lengths of time in seconds, in order of pid.
+# The rows, [ { column => value } ], ordered by pid, with intervals in seconds.
 sub blockers
 {
 	my ($session) = @_;
@@ -42,7 +42,7 @@ END
 	return [ map { my %row; @row{@columns} = @$_; \%row } @$rows ];
 }
 
-# Waits until there are that many rows: the last ones seen.
+# Waits until there are this many rows.  Returns the last rows seen.
 sub wait_for_blockers
 {
 	my ($count) = @_;
@@ -80,52 +80,52 @@ my $second = $node->session(host => $other);
 $second->query('BEGIN; SELECT pg_advisory_lock(9)');
 push @waiting, started_waiting($second, 'SELECT pg_advisory_lock(7)');
 push @waiting, started_waiting($node->unix_session, 'SELECT pg_advisory_lock(9)');
-# These wait for the living.
+# These wait for the session whose connection is not lost.
 my @elsewhere = map { started_waiting($node->unix_session, $_) }
   'SELECT * FROM u', 'SELECT pg_advisory_lock_shared(8)';
 sleep 2.5; # so that a probe is answered after they began to wait
 
-is_deeply(blockers(), [], 'while the line is good it is nobody\'s business');
+is_deeply(blockers(), [], 'keepalive_blockers is empty while all connections are alive');
 my $plan = join "\n", map { $_->[0] } @{ $admin->query('EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT * FROM keepalive_blockers') };
-like($plan, qr/Function Scan on pg_lock_status[^\n]*\(never executed\)/, 'and no lock is looked at');
-unlike($plan, qr/JIT:/, 'nor is time spent on compilation');
+like($plan, qr/Function Scan on pg_lock_status[^\n]*\(never executed\)/, 'keepalive_blockers does not read locks while all connections are alive');
+unlike($plan, qr/JIT:/, 'keepalive_blockers does not use JIT compilation');
 
-# --- a dead line ----------------------------------------------------------------
+# --- a dead connection ----------------------------------------------------------
 
 $host->drop;
 my $rows = wait_for_blockers(1);
-is(scalar @$rows, 1, 'one line holds up others');
+is(scalar @$rows, 1, 'one session with a dead connection blocks others');
 my $row = $rows->[0];
 is_deeply(
 	[ @$row{qw(pid datname usename application_name client_addr policy health waiting holds_xmin)} ],
 	[ $victim->pid, 'postgres', 'postgres', 'victim', $host->address, 'probing', 'probing', 3, 't' ],
-	'which, whose and how many: two directly, one behind another');
-cmp_ok($row->{xmin_age}, '>=', 1, 'it has an xid');
-cmp_ok($row->{oldest_wait}, '>', $row->{silent_for}, 'the oldest wait began before the line was dead');
-cmp_ok($row->{transaction_age}, '>', $row->{oldest_wait}, 'the transaction before the wait');
-cmp_ok($row->{silent_for}, '>=', 1.9, 'it is silent');
-cmp_ok($row->{gives_up_in}, '>', 60, 'and will not be given up soon');
+	'the row has the session, its health and its waiters, two direct and one indirect');
+cmp_ok($row->{xmin_age}, '>=', 1, 'xmin_age of the blocker with a transaction ID is positive');
+cmp_ok($row->{oldest_wait}, '>', $row->{silent_for}, 'the oldest wait is longer than the silence');
+cmp_ok($row->{transaction_age}, '>', $row->{oldest_wait}, 'the transaction is older than the oldest wait');
+cmp_ok($row->{silent_for}, '>=', 1.9, 'the blocker\'s client is silent');
+cmp_ok($row->{gives_up_in}, '>', 60, 'the blocker\'s client is not given up soon');
 my $status = $node->status($victim->pid);
-is($status->{health}, 'probing', 'as keepalive_status() says');
+is($status->{health}, 'probing', 'keepalive_status() shows the same health');
 
 # --- who may see it ----------------------------------------------------------------
 
-is_deeply(blockers($node->unix_session(user => 'nobody')), [], 'others do not see it');
-is(scalar @{ blockers($node->unix_session(user => 'monitor')) }, 1, 'a monitor does');
+is_deeply(blockers($node->unix_session(user => 'nobody')), [], 'an ordinary role does not see the blocker');
+is(scalar @{ blockers($node->unix_session(user => 'monitor')) }, 1, 'pg_monitor sees the blocker');
 
-# --- a waiter gives up ----------------------------------------------------------------
+# --- a waiting session is cancelled ---------------------------------------------------
 
 $admin->query('SELECT pg_cancel_backend(' . $waiting[2]->pid . ')');
-ok(defined $waiting[2]->result->{error}, 'a waiter is cancelled');
-is(blockers()->[0]{waiting}, 2, 'and no longer counted');
+ok(defined $waiting[2]->result->{error}, 'a waiting session is cancelled');
+is(blockers()->[0]{waiting}, 2, 'a cancelled session is not counted');
 
-# --- back again ----------------------------------------------------------------------
+# --- the connection works again -------------------------------------------------------
 
 $host->restore;
-is_deeply(wait_for_blockers(0), [], 'a line that is back is no blocker');
+is_deeply(wait_for_blockers(0), [], 'a session whose connection works again is not a blocker');
 $victim->query('COMMIT; SELECT pg_advisory_unlock_all()');
-is($waiting[0]->result->{error}, undef, 'the first waiter goes on');
-is($waiting[1]->result->{error}, undef, 'the second too');
+is($waiting[0]->result->{error}, undef, 'the first waiting session gets its lock');
+is($waiting[1]->result->{error}, undef, 'the second waiting session gets its lock');
 
 # --- vacuum ------------------------------------------------------------------------
 
@@ -140,11 +140,11 @@ $rows = wait_for_blockers(2);
 my ($older) = grep { $_->{pid} == $snapshot->pid } @$rows;
 my ($younger) = grep { $_->{pid} == $victim->pid } @$rows;
 is_deeply([ @$older{qw(waiting oldest_wait holds_xmin xmin_age)} ], [ 0, undef, 't', 3 ],
-	'a dead snapshot that nobody waits for holds back vacuum');
+	'a dead session with the oldest snapshot holds back vacuum');
 is_deeply([ @$younger{qw(waiting oldest_wait holds_xmin xmin_age)} ], [ 0, undef, 'f', 0 ],
-	'a younger one does not as long as there is the older');
+	'a dead session with a newer snapshot does not hold back vacuum');
 $admin->query("SELECT pg_terminate_backend(@{[$snapshot->pid]})");
 $rows = wait_for_blockers(1);
-is($rows->[0]{holds_xmin}, 't', 'then it does');
+is($rows->[0]{holds_xmin}, 't', 'the newer snapshot holds back vacuum once the older one is gone');
 
 done_testing();

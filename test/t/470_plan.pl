@@ -1,5 +1,5 @@
-# keepalive_plan() against the kernel: short promises, kept at once for sessions in
-# every state whose client's packets are dropped.
+# keepalive_plan() against the kernel: short detection times hold for sessions in every
+# state whose client's packets are dropped.
 use strict;
 use warnings;
 
@@ -23,7 +23,8 @@ my @intents = (
 	{ within => 12, path => 5 },
 	{ within => 15 });
 
-# A session of each kind in a host: { state => pid }.  The sessions are kept in @sessions.
+# Opens a session of each kind in a host.  Returns { state => pid }.  @sessions keeps the
+# sessions open.
 my @sessions;
 
 sub sessions_in
@@ -64,7 +65,7 @@ foreach my $intent (@intents)
 SELECT policy, extract(epoch FROM earliest_idle), extract(epoch FROM detects_idle), extract(epoch FROM detects_any)
 FROM $call
 END
-	cmp_ok($intent->{detects_any}, '<', $intent->{within}, "$call promises what it was asked for");
+	cmp_ok($intent->{detects_any}, '<', $intent->{within}, "detects_any of $call is within the intent");
 	$admin->query($intent->{insert});
 	$admin->query(sprintf q{UPDATE keepalive_policy SET client = '%s' WHERE name = 'dead_within_%ds'},
 		$host->address, $intent->{within});
@@ -76,19 +77,19 @@ $_->{pid} = sessions_in($_->{host}) foreach @intents;
 $cpu->send('SELECT count(*) FROM generate_series(1, 100000000000)');
 $intents[0]{pid}{computing} = $cpu->pid;
 
-# Everybody is well and governed.
+# All sessions are alive and have their policy.
 sleep 3;
 foreach my $intent (@intents)
 {
 	my $pids = join ',', values %{ $intent->{pid} };
 	my $good = $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid IN ($pids) AND policy = 'dead_within_$intent->{within}s' AND policy_state = 'applied' AND health IN ('alive', 'zero_window')");
-	is($good, scalar keys %{ $intent->{pid} }, "within $intent->{within} s: all sessions are alive");
+	is($good, scalar keys %{ $intent->{pid} }, "intent $intent->{within} s: all sessions are alive and have the policy");
 }
 
-# They vanish, all at once as far as the test can do that.
+# All hosts are dropped, at nearly the same time.
 foreach my $intent (@intents)
 {
-	$intent->{dropped} = time; # or a little later
+	$intent->{dropped} = time; # or slightly later
 	$intent->{host}->drop;
 }
 $admin->query('NOTIFY news');
@@ -118,7 +119,7 @@ foreach my $intent (@intents)
 		my ($earliest, $latest) =
 		  $state =~ /^idle/ ? @$intent{qw(earliest_idle detects_idle)} : (0, $intent->{within});
 		ok(defined $seconds && $seconds >= $earliest && $seconds <= $latest,
-			sprintf 'within %d s, %s: %s', $intent->{within}, $state, defined $seconds ? sprintf('%.2f s', $seconds) : 'never');
+			sprintf 'intent %d s, %s: the backend ends in time (%s)', $intent->{within}, $state, defined $seconds ? sprintf('%.2f s', $seconds) : 'never');
 	}
 }
 

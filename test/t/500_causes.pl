@@ -1,5 +1,5 @@
-# Why a client's connection ended: each way is really gone, over TCP, TLS and Unix
-# sockets, by clients that go and by networks that fail.
+# The causes of ended connections: each is provoked over TCP, TLS and Unix sockets, by
+# clients that close connections and by networks that fail.
 use strict;
 use warnings;
 
@@ -20,7 +20,7 @@ my $node = KeepaliveGuard::Cluster->start_new('primary',
 	  . "autovacuum = off\nmax_connections = 150\n");
 $node->safe_psql('postgres', 'CREATE TABLE t (i int)');
 
-sub retry
+sub set_retries
 {
 	my ($times) = @_;
 	open my $retries2, '>', '/proc/sys/net/ipv4/tcp_retries2' or die "tcp_retries2: $!";
@@ -30,10 +30,10 @@ sub retry
 }
 
 my $events = KeepaliveGuard::ExpectedEvents->new($node);
-my @later; # what is done once all sessions are there
+my @later; # what to do once all sessions are connected
 
-# A session that is to end for that cause.  Options: those of Session's new(); sql: what
-# it runs first; columns of the event, as a hash.
+# Opens a session that is expected to end with this cause.  Options: those of Session's
+# new(); sql: what it runs first; columns of the event, as a hash.
 sub session
 {
 	my ($transport, $name, $cause, %options) = @_;
@@ -49,7 +49,7 @@ sub session
 
 my $endless = q{SELECT repeat('x', 1000) FROM generate_series(1, 100000)};
 
-# A session that reads nothing of what the server sends.
+# Opens a session whose client does not read what the server sends.
 sub reader
 {
 	my ($transport, $name, $cause, %options) = @_;
@@ -73,31 +73,31 @@ sub wait_for_zero_window
 	return;
 }
 
-# DROP DATABASE waits for backends that wait for a client to read: so it comes first.
+# This is first because DROP DATABASE waits for backends that wait for a client to read.
 $node->safe_psql('postgres', 'CREATE DATABASE doomed');
 session('tcp', 'DROP DATABASE', 'terminated', dbname => 'doomed', columns => { datname => 'doomed' });
 $node->safe_psql('postgres', 'DROP DATABASE doomed WITH (FORCE)');
 
-# --- clients that go ------------------------------------------------------------------
+# --- clients that close the connection ------------------------------------------------
 
 foreach my $transport (qw(tcp tls unix))
 {
 	my $is_tcp = $transport ne 'unix';
 	my $state = $is_tcp ? 'CLOSE_WAIT' : 'no error';
 	my %fin = (detail => qr/$state/, state => 'idle');
-	# Newer OpenSSL answers the missing close_notify with an alert, which a client that has
-	# gone resets: EPIPE, as the FIN came first (tcp_reset).
-	my %gone = $transport eq 'tls' ? (%fin, detail => qr/CLOSE_WAIT|^EPIPE in state CLOSE,/) : %fin;
+	# Newer OpenSSL answers the missing close_notify with an alert, which the closed client
+	# socket resets: EPIPE, because the FIN came first (tcp_reset).
+	my %closed = $transport eq 'tls' ? (%fin, detail => qr/CLOSE_WAIT|^EPIPE in state CLOSE,/) : %fin;
 	my %rst = (detail => $is_tcp ? qr/ECONNRESET (?:found while busy )?in state CLOSE/ : qr/ECONNRESET/);
 
 	session($transport, 'Terminate', 'client_closed', columns => { detail => undef })->terminate;
-	session($transport, 'FIN', 'client_vanished', columns => \%gone)->vanish;
-	session($transport, 'half a close', 'client_vanished', columns => \%fin)->half_close
+	session($transport, 'FIN', 'client_vanished', columns => \%closed)->vanish;
+	session($transport, 'half-closed by FIN', 'client_vanished', columns => \%fin)->half_close
 	  if $is_tcp;
 	session(
 		$transport, 'FIN in a transaction', 'client_vanished',
 		sql => 'BEGIN; SELECT pg_sleep(0.2)',
-		columns => { %gone, state => 'idle in transaction', transaction_age => qr/^0\.[2-9]/ })->vanish;
+		columns => { %closed, state => 'idle in transaction', transaction_age => qr/^0\.[2-9]/ })->vanish;
 	session($transport, 'FIN in COPY', 'client_vanished', sql => 'COPY t FROM STDIN',
 		columns => { detail => qr/(?:CLOSE_WAIT|(?:EPIPE|FIN) in state CLOSE|^(?:no error|EPIPE)$)/, state => 'active' })
 	  ->vanish;
@@ -105,7 +105,7 @@ foreach my $transport (qw(tcp tls unix))
 	session($transport, 'RST in COPY', 'reset', sql => 'COPY t FROM STDIN', columns => \%rst)->reset
 	  if $is_tcp;
 
-	# The server finds out by writing: the first write is answered by a reset.
+	# The server notices when it writes: the first write is answered with a reset.
 	my $busy = session($transport, 'FIN while busy', 'client_vanished', columns => { state => qr/active|idle/ });
 	$busy->send("SELECT pg_sleep(0.5), repeat('x', 300000)");
 	$busy->vanish;
@@ -152,14 +152,14 @@ sub killed_psql
 	$events->expect($1, "$transport: psql with kill -9", 'client_vanished',
 		application_name => "psql_$transport");
 	$psql->kill_kill(grace => 0);
-	# psql is a child of setpriv's exec: the harness has killed it itself
+	# the harness kills psql itself: setpriv has replaced itself with psql
 	return;
 }
 killed_psql('tcp', "host=@{[$living->server]} sslmode=disable", $living);
 killed_psql('tls', "host=@{[$living->server]} sslmode=require", $living);
 killed_psql('unix', 'host=' . $node->host);
 
-# --- the server's decision ------------------------------------------------------------
+# --- connections that the server ends -------------------------------------------------
 
 $node->safe_psql('postgres', <<'END');
 CREATE ROLE admin LOGIN;
@@ -199,7 +199,7 @@ foreach my $transport (qw(tcp tls unix))
 }
 session('tls', 'no TLS record', 'terminated', columns => { detail => qr/^SSL error: / })->garble;
 
-# The connection itself is ended on the server's host.
+# ss destroys the socket on the server's host.
 my $cut = session('tcp', 'ss --kill', 'terminated', columns => { detail => qr/ECONNABORTED in state CLOSE/ });
 push @later, sub { system 'ss', '-K', 'dport', '=', $cut->port };
 
@@ -209,7 +209,7 @@ my $keepalive = 'SET tcp_keepalives_idle = 1; SET tcp_keepalives_interval = 1; S
 my $slow = 'SET tcp_keepalives_idle = 100';
 my (@in_flight, @idle, @readers);
 
-# Answers a while after the path has gone.
+# Opens a session to which the server sends an answer after the path has failed.
 sub in_flight
 {
 	my ($transport, $host, $name, $cause, $timeout, %options) = @_;
@@ -261,23 +261,23 @@ foreach my $transport (qw(tcp tls))
 		columns => { detail => qr/^EHOSTUNREACH in state CLOSE/ });
 	in_flight($transport, $prohibited, 'prohibited, IPv6', 'unreachable', 1500,
 		ipv6 => 1, columns => { detail => qr/^EACCES in state CLOSE/ });
-	# ICMP's answers to keepalive probes do not count for the kernel.
+	# The kernel ignores ICMP's answers to keepalive probes.
 	push @idle, session(
 		$transport, 'unreachable, idle', 'keepalive_timeout',
 		host => $unreachable, sql => $keepalive);
 }
 
-# These die in any case.
-my @dying;
+# These end although the client may be alive.
+my @user_timeout_readers;
 foreach my $transport (qw(tcp tls))
 {
-	push @dying, reader(
+	push @user_timeout_readers, reader(
 		$transport, "$_->[0], zero window, user timeout", 'user_timeout',
 		host => $_->[1], sql => "$slow; SET tcp_user_timeout = 4000",
 		columns => { detail => qr/^ETIMEDOUT .* data in flight$/, state => 'active' })
 	  foreach [ alive => $living ], [ silent => $silent ];
 }
-wait_for_zero_window(@readers, @dying);
+wait_for_zero_window(@readers, @user_timeout_readers);
 foreach my $session (@idle)
 {
 	$session->send('SELECT pg_sleep(60)') if $session->parameter('application_name') =~ /client check/;
@@ -290,9 +290,9 @@ $unreachable->unreachable;
 $prohibited->unreachable('admin-prohibited');
 $_->() foreach @later;
 
-# Window probes end by tcp_retries2 too where that comes before the user timeout.
-$node->wait_for_exit($_->pid, 20) foreach @dying;
-retry(3);
+# tcp_retries2 also ends window probes if it is reached before the user timeout.
+$node->wait_for_exit($_->pid, 20) foreach @user_timeout_readers;
+set_retries(3);
 
 $events->check(40);
 

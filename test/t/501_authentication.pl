@@ -1,5 +1,5 @@
-# Authentication that fails is an event of its own, and nothing else is one: not a client
-# that leaves while it is asked for its password, nor one that never says who it is.
+# A failed authentication is an event with its own cause.  A client that disconnects when
+# asked for its password, or that never sends a user name, is not an event.
 use strict;
 use warnings;
 
@@ -29,11 +29,11 @@ $node->reload;
 my $admin = $node->unix_session;
 sleep 0.3;
 
-# Connects to be refused: the message alone.
+# Connects and expects a refusal.  Returns the error message.
 sub refusal
 {
 	my (%options) = @_;
-	eval { $node->session(%options); 1 } and die "nobody refused\n";
+	eval { $node->session(%options); 1 } and die "the connection was not refused\n";
 	return $@ =~ /^FATAL: \w+: (.*)/ ? $1 : $@;
 }
 
@@ -46,7 +46,7 @@ sub startup
 	return $socket;
 }
 
-# It takes two seconds: begun now, looked at below.
+# It fails after two seconds, and is checked below.
 my $slow = startup(user => 'slow', database => 'postgres');
 
 my %expected;
@@ -56,20 +56,20 @@ $expected{ refusal(user => 'refused') } = 'refused';
 $expected{ refusal(user => 'app', dbname => 'template1') } = 'app';
 $expected{ refusal(user => 'stranger') } = 'stranger';
 $expected{ refusal(user => 'excluded') } = 'excluded';
-is(scalar keys %expected, 6, 'six refusals');
+is(scalar keys %expected, 6, 'six connections are refused with different messages');
 
 my $admitted = $node->session(user => 'app', password => 'right');
-ok($admitted->pid, 'the right password');
+ok($admitted->pid, 'the right password is accepted');
 $admitted->terminate;
 
 my $leaves = startup(user => 'app', database => 'postgres');
-is(read($leaves, my $request, 9), 9, 'a client is asked for its password');
+is(read($leaves, my $request, 9), 9, 'the server asks a client for its password');
 close $leaves;
 my $anonymous = startup(database => 'postgres');
-like(join('', readline $anonymous), qr/no PostgreSQL user name/, 'a client without a name');
+like(join('', readline $anonymous), qr/no PostgreSQL user name/, 'a client without a user name is refused');
 my $silent = IO::Socket::INET->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $!;
 close $silent;
-is(length join('', readline $slow), 9, 'authentication_timeout: the client is not told');
+is(length join('', readline $slow), 9, 'at authentication_timeout, the client gets no further message');
 sleep 0.5;
 
 my $rows = $admin->query(<<'END');
@@ -78,17 +78,17 @@ FROM keepalive_events() WHERE cause = 'authentication_failed'
 END
 my %seen = map { ($_->[1] => $_->[0]) } @$rows;
 is_deeply(\%seen, { %expected, 'canceling authentication due to timeout' => 'slow' },
-	'each is an event with its role and PostgreSQL\'s words, nothing else is');
-is(scalar @$rows, 7, 'one for each');
+	'each failed authentication is an event with its role and PostgreSQL\'s message');
+is(scalar @$rows, 7, 'each failed authentication is one event');
 is_deeply([ grep { "@$_[6 .. 8]" ne 'client backend 127.0.0.1 t' || grep { defined } @$_[ 3 .. 5 ] } @$rows ],
-	[], 'no policy and no state, but an address');
+	[], 'the events have the client\'s address, and no policy and no state');
 
-# After authentication, it is the server's decision.
+# A refusal after authentication has the cause "terminated".
 foreach my $case ([ user => 'postgres', dbname => 'nowhere' ], [ user => 'crowd' ])
 {
 	my $message = refusal(@$case);
 	my $role = { @$case }->{user};
-	ok( $node->poll_query_until('postgres', <<"END"), "$message: terminated");
+	ok( $node->poll_query_until('postgres', <<"END"), "the event has cause terminated: $message");
 SELECT count(*) = 1 FROM keepalive_events()
 WHERE detail = '@{[$message =~ s/'/''/gr]}' AND cause = 'terminated' AND usename = '$role'
 END
@@ -99,14 +99,14 @@ SELECT authentication_failed, terminated, client_closed > 0,
 	sessions_total - client_closed - terminated - sessions
 FROM keepalive_stats() WHERE policy IS NULL
 END
-is_deeply($stats, [ 7, 2, 't', 0 ], 'what never became a session is counted apart');
+is_deeply($stats, [ 7, 2, 't', 0 ], 'keepalive_stats() counts failed authentications separately from sessions');
 
-# A server that is shut down while a client is authenticated: no failure of that.
+# A shutdown while a client is being authenticated is not a failed authentication.
 $slow = startup(user => 'slow', database => 'postgres');
 read $slow, $request, 9;
 $node->stop('fast');
 $node->start;
 is($node->safe_psql('postgres', 'SELECT authentication_failed FROM keepalive_stats() WHERE policy IS NULL'),
-	7, 'a shutdown is no failed authentication');
+	7, 'a shutdown is not counted as a failed authentication');
 
 done_testing();

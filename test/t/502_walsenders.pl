@@ -1,5 +1,6 @@
-# Why a walsender's connection ended: it leaves with exit status 0 in every case, so the
-# reason is in what passed by.  And what a shutdown, of each kind, and a crash leave.
+# The causes of ended walsender connections.  A walsender exits with status 0 in every
+# case, so the cause is taken from its messages and its socket.  Also the counters after a
+# shutdown of each mode, and after a crash.
 use strict;
 use warnings;
 
@@ -17,13 +18,13 @@ my $node = KeepaliveGuard::Cluster->start_new('primary',
 	allows_streaming => 'logical', conf => "autovacuum = off\nmax_wal_senders = 40\nmax_replication_slots = 40\n");
 my $admin = $node->unix_session;
 $admin->query('CREATE PUBLICATION everything FOR ALL TABLES; CREATE TABLE t (i int)');
-$admin->query('VACUUM'); # or queries write WAL when they find what CREATE EXTENSION has left
+$admin->query('VACUUM'); # otherwise later queries write WAL when they set hint bits
 
 my $events = KeepaliveGuard::ExpectedEvents->new($node);
 my $slots = 0;
 
-# A walsender that streams, or for "idle" does not yet, and is to end for that cause.
-# Options: settings; host; columns of the event, as a hash.
+# Opens a walsender that streams, except for kind "idle", and is expected to end with this
+# cause.  Options: settings; host; columns of the event, as a hash.
 sub walsender
 {
 	my ($kind, $name, $cause, %options) = @_;
@@ -48,16 +49,16 @@ sub walsender
 }
 
 my @keepalive = qw(tcp_keepalives_idle=1 tcp_keepalives_interval=1 tcp_keepalives_count=2);
-my (@dead, @terminated);
+my (@silent_sessions, @terminated);
 foreach my $kind (qw(physical logical idle))
 {
 	walsender($kind, 'Terminate', 'client_closed', columns => { detail => undef })->terminate;
-	# Not vanish: the kernel resets the connection of a client that goes with WAL unread.
+	# Not vanish: the kernel resets a connection that is closed with unread WAL.
 	walsender($kind, 'FIN', 'client_vanished', columns => { detail => qr/CLOSE_WAIT/ })->half_close;
 	walsender($kind, 'RST', 'reset', columns => { detail => qr/ECONNRESET in state CLOSE/ })->reset;
 	push @terminated, walsender($kind, 'terminated', 'terminated',
 		columns => { detail => 'SIGTERM from process ' . $admin->pid });
-	push @dead, walsender($kind, 'silent', 'keepalive_timeout', host => $silent, settings => \@keepalive,
+	push @silent_sessions, walsender($kind, 'silent', 'keepalive_timeout', host => $silent, settings => \@keepalive,
 		columns => { unanswered_probes => 2 });
 	next if $kind eq 'idle';
 	walsender($kind, 'wal_sender_timeout', 'terminated', settings => ['wal_sender_timeout=1s'],
@@ -66,18 +67,18 @@ foreach my $kind (qw(physical logical idle))
 		columns => { detail => qr/^unexpected message type/ })->_message('d', 'z');
 }
 $admin->query('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @terminated;
-# No WAL may come between: the slots' comes by the WAL writer within 0.2 s, and the
-# background writer has some of its own every 15 s.
+# No WAL may be sent now.  The WAL writer flushes that of the slots within 0.2 s.  The
+# background writer writes some every 15 s, so it is stopped.
 my $bgwriter = $admin->value(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'});
 kill 'STOP', $bgwriter;
 sleep 0.7;
-wait_until_acknowledged($_->port) foreach @dead;
+wait_until_acknowledged($_->port) foreach @silent_sessions;
 $silent->drop;
 $events->check(20);
 kill 'CONT', $bgwriter;
 $silent->restore;
 
-# The same with data in flight: WAL that nobody acknowledges.
+# The same with data in flight: WAL that is not acknowledged.
 walsender($_, 'silent, WAL in flight', 'user_timeout', host => $silent, settings => ['tcp_user_timeout=1000'],
 	columns => { detail => qr/data in flight/ })
   foreach qw(physical logical);
@@ -88,14 +89,15 @@ $silent->restore;
 
 # --- shutdown -------------------------------------------------------------------------
 
-# The counters of a fresh start, after what was done.
+# Counters of sessions without policy.
 sub counters
 {
 	my ($sql) = @_;
 	return $node->safe_psql('postgres', "SELECT $sql FROM keepalive_stats() WHERE policy IS NULL");
 }
 
-# Once all earlier sessions have ended; what this counts is one client_closed.
+# Waits until all earlier sessions have ended, and resets the counters.  The session that
+# resets them is then counted as client_closed.
 sub reset_counters
 {
 	my $session = $node->unix_session;
@@ -126,32 +128,32 @@ my $log = $node->log_end;
 $node->stop('fast');
 $_->kill_kill foreach $receivewal, $recvlogical;
 $node->start;
-is(counters('server_shutdown'), 7, 'fast shutdown: clients and walsenders, streaming or not')
+is(counters('server_shutdown'), 7, 'a fast shutdown is counted as server_shutdown for all clients and walsenders')
   or diag($node->safe_psql('postgres', "SELECT * FROM keepalive_stats()"));
-is(counters('client_vanished + reset + unknown + terminated'), 0, 'are not lost');
-is($node->log_count(qr/lost connection/, $log), 0, 'and not logged as such');
+is(counters('client_vanished + reset + unknown + terminated'), 0, 'a fast shutdown is not counted with other causes');
+is($node->log_count(qr/lost connection/, $log), 0, 'a fast shutdown logs no lost connection');
 
 reset_counters();
 my $last = $node->session;
 system 'uncapped', 'pg_ctl', '-D', $node->data_dir, '-m', 'smart', '-W', 'stop', '-s';
 sleep 0.5;
-is($last->value('SELECT 1'), 1, 'smart shutdown: a session goes on');
+is($last->value('SELECT 1'), 1, 'a session works during a smart shutdown');
 $last->terminate;
-ok(defined $node->wait_for_exit($node->{_pid}, 20), 'then the server stops');
+ok(defined $node->wait_for_exit($node->{_pid}, 20), 'the server stops once the last session has ended');
 $node->_update_pid(0);
 $node->start;
 is(counters('server_shutdown, client_closed, sessions_total - sessions'), '0|2|2',
-	'no session was ended by it: they left, that one and the one that reset the counters');
+	'a smart shutdown counts sessions that ended by themselves as client_closed');
 
-# Nothing runs in a backend that gets SIGQUIT: those sessions are in no counter.
+# A backend runs no code of the guard at SIGQUIT, so those sessions are not counted.
 reset_counters();
 @open = map { $node->session } 1 .. 3;
 $node->stop('immediate');
 $node->start;
 is(counters('sessions_total - sessions, client_closed'), '1|1',
-	'immediate shutdown: sessions that it ends leave no trace, earlier counts are kept');
+	'an immediate shutdown does not count the sessions that it ends, and keeps earlier counts');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM keepalive_events() WHERE ended_at < pg_postmaster_start_time()'),
-	0, 'no event survives a restart');
+	0, 'there are no events from before the restart');
 
 # --- a crash --------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ $log = $node->log_end;
 kill 'KILL', $victim->pid;
 $node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM keepalive_events() WHERE cause = \'client_vanished\'')
   or die "no restart\n";
-is(counters('client_vanished + unknown'), 0, 'a crash: counters start at zero');
-is($node->log_count(qr/ignoring invalid data|PANIC/, $log), 0, 'in silence');
+is(counters('client_vanished + unknown'), 0, 'counters start at zero after a crash');
+is($node->log_count(qr/ignoring invalid data|PANIC/, $log), 0, 'the crash does not log invalid data');
 
 done_testing();

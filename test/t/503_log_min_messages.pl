@@ -1,5 +1,5 @@
-# log_min_messages can keep PostgreSQL's reasons from being seen: then the cause is what
-# the connection itself shows, and unknown where that is not enough.
+# log_min_messages can suppress the messages with PostgreSQL's reasons.  Then the cause is
+# what the socket shows, or unknown if that is not enough.
 use strict;
 use warnings;
 

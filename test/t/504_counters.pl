@@ -1,5 +1,5 @@
-# keepalive_stats(): counts by policy and cause, what is kept over a restart, and that
-# no end is lost under load.
+# keepalive_stats(): counts by policy and cause, counters after a restart, and that every
+# ended connection is counted under load.
 use strict;
 use warnings;
 
@@ -42,35 +42,35 @@ sub wait_for_sessions
 
 my @open = map { $node->session(user => 'app') } 1 .. 3;
 is_deeply(stats(), { '' => [ 1, 1, 0, 0, 0, 0 ], app => [ 3, 3, 0, 0, 0, 0 ], off => [ (0) x 6 ] },
-	'sessions now');
+	'keepalive_stats() counts connected sessions by policy');
 $open[0]->terminate;
 $open[1]->vanish;
 $open[2]->reset;
 $node->session(user => 'other')->vanish;
 wait_for_sessions(1);
 my $counted = { '' => [ 1, 2, 0, 1, 0, 0 ], app => [ 0, 3, 1, 1, 1, 0 ], off => [ (0) x 6 ] };
-is_deeply(stats(), $counted, 'and how they ended');
+is_deeply(stats(), $counted, 'keepalive_stats() counts ended sessions by policy and cause');
 my $reset_at = $admin->value('SELECT min(stats_reset) FROM keepalive_stats()');
 
 # --- privileges -----------------------------------------------------------------------
 
 my $app = $node->unix_session(user => 'other');
-is(scalar keys %{ stats($app) }, 3, 'everyone sees the counters');
-is($app->try('SELECT keepalive_stats_reset()')->{error}{sqlstate}, '42501', 'not everyone resets them');
+is(scalar keys %{ stats($app) }, 3, 'an ordinary role sees the counters');
+is($app->try('SELECT keepalive_stats_reset()')->{error}{sqlstate}, '42501', 'keepalive_stats_reset() is refused for an ordinary role');
 $app->terminate;
 wait_for_sessions(1);
 
-# --- a dropped policy -----------------------------------------------------------------
+# --- a deleted policy -----------------------------------------------------------------
 
 $node->safe_psql('postgres', "DELETE FROM keepalive_policy WHERE name = 'app'");
 $node->wait_for_policies;
-is_deeply(stats()->{app}, $counted->{app}, 'the counters of a dropped policy stay');
+is_deeply(stats()->{app}, $counted->{app}, 'the counters of a deleted policy stay');
 
 # --- a clean restart ------------------------------------------------------------------
 
 $admin->query('SELECT keepalive_stats_reset()');
-isnt($admin->value('SELECT min(stats_reset) FROM keepalive_stats()'), $reset_at, 'a reset is dated');
-is_deeply(stats(), { '' => [ 1, 1, (0) x 4 ], off => [ (0) x 6 ] }, 'and sets all to zero');
+isnt($admin->value('SELECT min(stats_reset) FROM keepalive_stats()'), $reset_at, 'keepalive_stats_reset() sets stats_reset');
+is_deeply(stats(), { '' => [ 1, 1, (0) x 4 ], off => [ (0) x 6 ] }, 'keepalive_stats_reset() sets all counters to zero');
 $reset_at = $admin->value('SELECT min(stats_reset) FROM keepalive_stats()');
 $node->session->reset foreach 1 .. 3;
 wait_for_sessions(1);
@@ -97,10 +97,10 @@ sub restart
 	return $node->log_count(qr/LOG:  ignoring invalid data in file "pg_stat\/keepalive_guard.stat"/, $log);
 }
 
-is(restart(sub { ok(-e $file, 'a clean shutdown saves the counters') }), 0, 'and a start loads them in silence');
-is_deeply(stats()->{''}, [ 1, 5, 1, 0, 3, 0 ], 'as they were');
-is($admin->value('SELECT min(stats_reset) FROM keepalive_stats()'), $reset_at, 'and since when');
-ok(!-e $file, 'what is loaded is not loaded twice');
+is(restart(sub { ok(-e $file, 'a clean shutdown saves the counters') }), 0, 'the server loads the counters without a message');
+is_deeply(stats()->{''}, [ 1, 5, 1, 0, 3, 0 ], 'the loaded counters are the saved ones');
+is($admin->value('SELECT min(stats_reset) FROM keepalive_stats()'), $reset_at, 'stats_reset is loaded too');
+ok(!-e $file, 'the file is removed once it is loaded');
 
 # --- a damaged file -------------------------------------------------------------------
 
@@ -120,14 +120,14 @@ my %damage = (
 	'truncated' => sub { return substr $_[0], 0, -10 },
 	'half a header' => sub { return substr $_[0], 0, 7 },
 	'empty' => sub { return '' },
-	'somebody else\'s' => sub { return 'x' x 5000 },
+	'of another format' => sub { return 'x' x 5000 },
 	'with a huge count' => sub { my ($b) = @_; substr($b, 4, 4) = "\xff" x 4; return $b });
 foreach my $damage (sort keys %damage)
 {
-	is(restart(sub { rewrite($damage{$damage}) }), 1, "a file that is $damage is ignored with a line in the log");
-	is_deeply(stats()->{''}, [ 1, 1, (0) x 4 ], 'and all is zero');
+	is(restart(sub { rewrite($damage{$damage}) }), 1, "a damaged file is ignored with a log message: $damage");
+	is_deeply(stats()->{''}, [ 1, 1, (0) x 4 ], "the counters are zero after a damaged file: $damage");
 }
-is(restart(sub { unlink $file; mkdir $file }), 1, 'so is a directory');
+is(restart(sub { unlink $file; mkdir $file }), 1, 'a directory in place of the file is ignored with a log message');
 rmdir $file;
 
 # --- under load -----------------------------------------------------------------------
@@ -148,12 +148,12 @@ sub pgbench
 $admin->query('SELECT keepalive_stats_reset()');
 my $transactions = pgbench(5);
 wait_for_sessions(1);
-# pgbench connects once more to look at the database
+# pgbench makes one more connection to read the catalogs
 my $ended = $admin->value(q{SELECT client_closed FROM keepalive_stats() WHERE policy IS NULL});
-cmp_ok($ended, '>=', $transactions, "each of $transactions connections in 5 s is counted");
-cmp_ok($ended, '<=', $transactions + 1 + 8, 'and nothing else');
+cmp_ok($ended, '>=', $transactions, "each of $transactions connections in 5 s is counted as client_closed");
+cmp_ok($ended, '<=', $transactions + 1 + 8, 'no other connection is counted as client_closed');
 is($admin->value('SELECT sum(sessions_total - sessions - client_closed) FROM keepalive_stats()'), 0,
-	'all of them ended properly');
-is($admin->value('SELECT count(*) FROM keepalive_events()'), 5, 'the last ones are remembered');
+	'every ended session is counted as client_closed');
+is($admin->value('SELECT count(*) FROM keepalive_events()'), 5, 'keepalive_events() has max_events events');
 
 done_testing();

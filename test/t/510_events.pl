@@ -1,5 +1,5 @@
-# keepalive_events(): its columns against what the kernel has, its order, its room, who
-# sees what; and the one line that the server log has for each lost connection.
+# keepalive_events(): its columns compared with the kernel, its order and size, its
+# privileges, and the log line for each lost connection.
 use strict;
 use warnings;
 
@@ -25,7 +25,7 @@ $node->policy(name => 'A "quoted" name', role => 'app', tcp_keepalives_idle => '
 $node->wait_for_policies;
 my $admin = $node->unix_session;
 
-# The event of a backend, once it is there.
+# Waits for the event of a backend.
 sub event
 {
 	my ($pid) = @_;
@@ -71,17 +71,17 @@ is_deeply(
 		retransmits => 0,
 		bytes_sent => $sent,
 	},
-	'who it was, its state, and what ss says');
-cmp_ok($sent, '>', 10_000, 'bytes_sent is of the server');
-cmp_ok(abs($event->{bytes_received} - $received), '<=', 1, 'bytes_received, where TCP counts the FIN');
-cmp_ok(abs($event->{rtt_ms} - $rtt), '<', 5, 'rtt_ms');
+	'the event has the session, its state, and the figures that ss shows');
+cmp_ok($sent, '>', 10_000, 'bytes_sent counts what the server sent');
+cmp_ok(abs($event->{bytes_received} - $received), '<=', 1, 'bytes_received agrees with ss, plus 1 for the FIN');
+cmp_ok(abs($event->{rtt_ms} - $rtt), '<', 5, 'rtt_ms agrees with ss');
 my $age = time - $begun;
-cmp_ok($event->{connected_for}, '>=', 1.2, 'connected_for');
-cmp_ok($event->{connected_for}, '<=', $age + 5, 'is no longer than that');
-cmp_ok($event->{transaction_age}, '>=', 1.2, 'transaction_age');
-cmp_ok($event->{transaction_age}, '<=', $event->{connected_for}, 'is less than connected_for');
-cmp_ok($event->{silent_for}, '<', 1, 'silent_for: a FIN is a sign of life');
-like($event->{detail}, qr/^no error in state CLOSE_WAIT, 0 unanswered probes/, 'detail');
+cmp_ok($event->{connected_for}, '>=', 1.2, 'connected_for is not shorter than the connection');
+cmp_ok($event->{connected_for}, '<=', $age + 5, 'connected_for is not longer than the connection');
+cmp_ok($event->{transaction_age}, '>=', 1.2, 'transaction_age is not shorter than the transaction');
+cmp_ok($event->{transaction_age}, '<=', $event->{connected_for}, 'transaction_age is at most connected_for');
+cmp_ok($event->{silent_for}, '<', 1, 'silent_for counts from the FIN');
+like($event->{detail}, qr/^no error in state CLOSE_WAIT, 0 unanswered probes/, 'detail has the state of the socket');
 
 # --- the log line ---------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ sub lost_lines
 my $port = $session->port;
 like(join("\n", lost_lines()),
 	qr/^[^\n]*LOG:  lost connection to client 127\.0\.0\.1:$port: client_vanished, policy "A "quoted" name", silent for 0\.\d{3} s, transaction open for \d\.\d{3} s$/,
-	'one line: cause, policy, silence, transaction');
+	'the log has one line with cause, policy, silence and transaction');
 
 $log = $node->log_end;
 my @unix = ((map { $node->unix_session(user => 'other') } 1 .. 2), $node->unix_session);
@@ -102,7 +102,7 @@ $unix[0]->vanish;
 event($unix[0]->pid);
 like(join("\n", lost_lines()),
 	qr/^[^\n]*LOG:  lost connection to client \[local\]: client_vanished, policy none, no transaction open$/,
-	'over a Unix socket, without policy and transaction');
+	'the log line for a Unix socket without policy and transaction');
 $log = $node->log_end;
 $unix[2]->query('SET track_activities = off');
 $unix[2]->query('BEGIN');
@@ -112,24 +112,24 @@ like(join("
 ", lost_lines()),
 	qr/^[^
 ]*LOG:  lost connection to client \[local\]: client_vanished, policy none$/,
-	'not a word of a transaction where nobody knows of any');
+	'the log line does not mention a transaction with track_activities = off');
 $log = $node->log_end;
 $unix[1]->terminate;
 event($unix[1]->pid);
 my $terminated = $node->session;
 $admin->query('SELECT pg_terminate_backend(' . $terminated->pid . ')');
 event($terminated->pid);
-is(scalar lost_lines(), 0, 'none for a client that said so, nor for one that was terminated');
+is(scalar lost_lines(), 0, 'there is no log line for a Terminate message or a terminated session');
 
 $node->append_conf('postgresql.conf', "keepalive_guard.log_lost_connections = off\n");
 $node->reload;
 sleep 0.5;
 my $unlogged = $node->session;
 $unlogged->reset;
-is(event($unlogged->pid)->{cause}, 'reset', 'log_lost_connections = off: the event is there');
-is(scalar lost_lines(), 0, 'the line is not');
+is(event($unlogged->pid)->{cause}, 'reset', 'log_lost_connections = off: the event is recorded');
+is(scalar lost_lines(), 0, 'log_lost_connections = off: there is no log line');
 
-# --- who sees what --------------------------------------------------------------------
+# --- privileges -----------------------------------------------------------------------
 
 sub seen_by
 {
@@ -139,12 +139,12 @@ sub seen_by
 	return join ' ', map { $_->[0] } @$names;
 }
 
-is(seen_by('app'), 'app', 'everyone sees their own');
-like(seen_by('member'), qr/^app/, 'and those of a role whose member they are');
-unlike(seen_by('member'), qr/postgres|other/, 'but no others');
-like(seen_by('monitor'), qr/app .*other postgres/, 'pg_read_all_stats sees all');
+is(seen_by('app'), 'app', 'a role sees its own events');
+like(seen_by('member'), qr/^app/, 'a role sees the events of roles whose member it is');
+unlike(seen_by('member'), qr/postgres|other/, 'a role does not see other roles\' events');
+like(seen_by('monitor'), qr/app .*other postgres/, 'pg_read_all_stats sees all events');
 
-# --- order and room -------------------------------------------------------------------
+# --- order and size -------------------------------------------------------------------
 
 foreach my $n (1 .. 60)
 {
@@ -153,7 +153,7 @@ foreach my $n (1 .. 60)
 	$node->wait_for_exit($s->pid, 20);
 }
 my $names = $admin->query('SELECT application_name FROM keepalive_events()');
-is_deeply([ map { $_->[0] } @$names ], [ map { "n$_" } reverse 11 .. 60 ], 'newest first, and max_events of them');
+is_deeply([ map { $_->[0] } @$names ], [ map { "n$_" } reverse 11 .. 60 ], 'keepalive_events() has the newest max_events events, newest first');
 
 # --- no torn rows ---------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ my @load = map {
 	IPC::Run::start([ 'pgbench', '-n', '-C', '-c', 2, '-T', 4, '-f', $script, '-U', $role,
 			'-h', '127.0.0.1', '-p', $node->port, $role ], '<', \undef, '>', \my $out, '2>', \my $err)
 } 1 .. 3;
-my ($looked, $torn) = (0, 0);
+my ($rows_read, $torn) = (0, 0);
 my $until = time + 4;
 while (time < $until)
 {
@@ -177,11 +177,11 @@ SELECT count(*), count(*) FILTER (WHERE usename <> datname OR usename <> applica
 	OR cause <> 'client_closed' OR client_addr <> '127.0.0.1' OR bytes_sent <= 0 OR pid <= 0)
 FROM keepalive_events() WHERE usename LIKE 'r_'
 END
-	$looked += $row->[0];
+	$rows_read += $row->[0];
 	$torn += $row->[1];
 }
 $_->finish foreach @load;
-cmp_ok($looked, '>', 500, 'events under load');
-is($torn, 0, 'none of them is torn');
+cmp_ok($rows_read, '>', 500, 'keepalive_events() returns rows under load');
+is($torn, 0, 'no row is a mix of two events');
 
 done_testing();

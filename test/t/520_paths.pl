@@ -1,5 +1,5 @@
-# keepalive_paths_observed: what it says of paths whose devices really forget idle
-# connections, and that it says nothing where something else is to blame.
+# keepalive_paths_observed: it finds paths whose devices forget idle connections, and names
+# no timeout where connections are lost for another reason.
 use strict;
 use warnings;
 
@@ -19,7 +19,7 @@ my $observer = $node->unix_session;
 my $start;
 my @plan;
 
-# What is to be done so many seconds after the start of the plan.
+# Adds a step that runs this many seconds after the start of the plan.
 sub at
 {
 	my ($when, $code) = @_;
@@ -27,7 +27,7 @@ sub at
 	return;
 }
 
-# The same, so many seconds after the step that says so has been done, which may be late.
+# Adds a step that runs this many seconds after the present step, which may be late.
 sub later
 {
 	my ($seconds, $code) = @_;
@@ -48,8 +48,8 @@ sub run_plan
 	return;
 }
 
-# So many sessions of a host, idle from now on, that are probed after $idle seconds and
-# then given up after one more second.
+# Opens idle sessions of a host that are probed after $idle seconds and given up one
+# second later.
 sub idle_sessions
 {
 	my ($host, $count, $idle, %options) = @_;
@@ -57,7 +57,8 @@ sub idle_sessions
 	return map { $node->session(host => $host, options => $settings, %options) } 1 .. $count;
 }
 
-# The network of a host as { column => value }, intervals in seconds; undef without a row.
+# The row of keepalive_paths_observed for a host's network, { column => value }, with
+# intervals in seconds; undef if there is none.
 sub observed
 {
 	my ($host) = @_;
@@ -83,7 +84,7 @@ WHERE client_addr = '@{[$host->address]}' GROUP BY 1, 2 ORDER BY 1, 2
 END
 }
 
-# The one row of evidence of a host: outcome, seconds and count.
+# Tests the evidence of a host: outcome, seconds and count of each row.
 sub evidence_is
 {
 	my ($host, $expected, $name) = @_;
@@ -93,8 +94,8 @@ sub evidence_is
 
 # --- the plan ---------------------------------------------------------------------
 
-# Two routers that forget after 3 s.  Some clients leave in time, others come too late,
-# at moments so far apart that a failure of the router does not explain them.
+# Two routers that forget connections after 3 s.  Some clients disconnect in time, others
+# are idle for too long, at times so far apart that one failure does not explain them.
 my $silent = KeepaliveGuard::Router->new(101, forgets_after => 3);
 my $telling = KeepaliveGuard::Router->new(102, forgets_after => 3, answer => 'reject with tcp reset');
 my @too_late;
@@ -109,7 +110,7 @@ foreach my $router ($silent, $telling)
 my (%after_two, %after_all);
 at(11, sub { %after_two = (silent => observed($silent), telling => observed($telling)) });
 
-# A clear pattern without a router: the paths of three pairs of clients are cut.
+# The same pattern without a router: the paths of three pairs of clients are cut.
 my $cut = $network->add_host;
 at(0.2, sub {
 	my @before = idle_sessions($cut, 5, 3);
@@ -126,7 +127,7 @@ foreach my $round (0 .. 2)
 	at(6.3 + 4.4 * $round, sub { $cut->restore });
 }
 
-# A host that fails, with healthy ones around it: many losses, at one moment.
+# A host that fails once: many losses at the same time.
 my $failing = $network->add_host;
 at(0.3, sub {
 	my @healthy = idle_sessions($failing, 6, 2);
@@ -139,12 +140,12 @@ at(2.1, sub {
 	$failing->drop;
 });
 
-# Clients behind answered probes that fail later.
+# Clients that answer probes and fail later.
 my $probed = $network->add_host;
 at(0.4, sub { push @too_late, idle_sessions($probed, 6, 1) });
 at(3, sub { $probed->drop });
 
-# Clients that reset their connections, too few clients, clients that leave at once.
+# Clients that reset their connections, too few clients, clients that disconnect at once.
 my ($resetting, $few, $brief) = map { $network->add_host } 1 .. 3;
 at(0.5, sub {
 	my @resetting = idle_sessions($resetting, 6, 5);
@@ -162,8 +163,8 @@ at(0.7, sub {
 	}
 });
 
-# Paths that were busy although their sessions were idle: by notifications, by probes
-# until a moment ago; and a walsender that streams is not idle.
+# Paths that were not idle although their sessions were: because of notifications, or of
+# probes until recently; and a walsender that streams.
 my ($notified, $reprobed, $streaming) = map { $network->add_host } 1 .. 3;
 my ($listener, $changed, $walsender);
 $node->policy(name => 'reprobed', client => $reprobed->address, tcp_keepalives_idle => '2s', tcp_keepalives_interval => '1s');
@@ -196,60 +197,60 @@ foreach my $session (@too_late)
 foreach my $case ([ 'a router that drops', $silent, 'silent' ], [ 'a router that resets', $telling, 'telling' ])
 {
 	my ($name, $router, $key) = @$case;
-	is($after_two{$key}{lost}, 4, "$name: losses at two moments");
-	is($after_two{$key}{idle_timeout}, undef, 'are no pattern');
+	is($after_two{$key}{lost}, 4, "$name: losses at two times are counted");
+	is($after_two{$key}{idle_timeout}, undef, "$name: losses at two times give no idle_timeout");
 
 	my $now = observed($router);
-	is($now->{survived}, 6, "$name: those who left in time survived");
-	is($now->{lost}, 6, 'those who were idle for longer were lost');
-	is($now->{resets}, 0, 'none by an unasked reset');
-	cmp_ok($now->{longest_survived}, '>=', 1.6, 'after so long');
-	cmp_ok($now->{longest_survived}, '<', 3, 'below the timeout');
-	is($now->{shortest_lost}, 4, 'and were found by the first probe');
-	cmp_ok($now->{idle_timeout} // 0, '>', 3, 'the timeout is at most');
-	cmp_ok($now->{idle_timeout} // 9, '<=', 4.5, 'that of the late first probe');
-	cmp_ok($now->{tcp_keepalives_idle} // 0, '>=', 1, 'the advice is a number');
-	cmp_ok($now->{tcp_keepalives_idle} // 9, '<', 3, 'below the timeout');
+	is($now->{survived}, 6, "$name: connections closed in time are counted as survived");
+	is($now->{lost}, 6, "$name: connections idle for longer are counted as lost");
+	is($now->{resets}, 0, "$name: no reset without a probe is counted");
+	cmp_ok($now->{longest_survived}, '>=', 1.6, "$name: longest_survived is not less than the idle time");
+	cmp_ok($now->{longest_survived}, '<', 3, "$name: longest_survived is below the router's timeout");
+	is($now->{shortest_lost}, 4, "$name: shortest_lost is the time of the first probe");
+	cmp_ok($now->{idle_timeout} // 0, '>', 3, "$name: idle_timeout is above the router's timeout");
+	cmp_ok($now->{idle_timeout} // 9, '<=', 4.5, "$name: idle_timeout is at most the time of a late first probe");
+	cmp_ok($now->{tcp_keepalives_idle} // 0, '>=', 1, "$name: the advised tcp_keepalives_idle is at least one second");
+	cmp_ok($now->{tcp_keepalives_idle} // 9, '<', 3, "$name: the advised tcp_keepalives_idle is below the router's timeout");
 }
-is($observer->value(<<"END"), 6, 'connections that die without a word');
+is($observer->value(<<"END"), 6, 'connections behind a router that drops end with keepalive_timeout');
 SELECT count(*) FROM keepalive_events() WHERE client_addr = '@{[$silent->address]}' AND cause = 'keepalive_timeout'
 END
-is($observer->value(<<"END"), 6, 'and by a reset');
+is($observer->value(<<"END"), 6, 'connections behind a router that resets end with reset');
 SELECT count(*) FROM keepalive_events() WHERE client_addr = '@{[$telling->address]}' AND cause = 'reset'
 END
 
-# --- nothing that the data does not show ---------------------------------------------
+# --- other patterns -------------------------------------------------------------------
 
 my $now = observed($cut);
-is("$now->{survived}/$now->{lost}", '5/6', 'paths that are cut: too many to be accidents');
-is($now->{idle_timeout}, 3.375, 'a clear pattern');
-is($now->{tcp_keepalives_idle}, 1, 'and what to do');
+is("$now->{survived}/$now->{lost}", '5/6', 'paths that are cut repeatedly are counted as lost');
+is($now->{idle_timeout}, 3.375, 'paths that are cut repeatedly have an idle_timeout');
+is($now->{tcp_keepalives_idle}, 1, 'paths that are cut repeatedly have an advised tcp_keepalives_idle');
 
 $now = observed($failing);
-is("$now->{survived}/$now->{lost}", '6/6', 'a host that fails');
-cmp_ok($now->{longest_survived}, '<', $now->{shortest_lost}, 'while others left earlier');
-is($now->{idle_timeout}, undef, 'none is named');
-is($now->{tcp_keepalives_idle}, undef, 'and no advice is given');
+is("$now->{survived}/$now->{lost}", '6/6', 'the connections of a host that fails are counted as lost');
+cmp_ok($now->{longest_survived}, '<', $now->{shortest_lost}, 'connections of the failing host that ended earlier are counted as survived');
+is($now->{idle_timeout}, undef, 'a host that fails once has no idle_timeout');
+is($now->{tcp_keepalives_idle}, undef, 'a host that fails once has no advised tcp_keepalives_idle');
 
-evidence_is($probed, [ [ 'survived', 1, 6 ] ], 'clients that answered probes survived that, whatever came later');
+evidence_is($probed, [ [ 'survived', 1, 6 ] ], 'answered probes are evidence, whatever happens later');
 
 $now = observed($resetting);
-is("$now->{survived}/$now->{lost}/$now->{resets}", '0/0/6', 'resets by clients are told apart');
-cmp_ok($now->{shortest_reset}, '>=', 1.6, 'from so long');
-cmp_ok($now->{longest_reset}, '<', 4, 'to so long');
-is($now->{idle_timeout}, undef, 'and are no idle timeout');
+is("$now->{survived}/$now->{lost}/$now->{resets}", '0/0/6', 'resets by clients are counted separately');
+cmp_ok($now->{shortest_reset}, '>=', 1.6, 'shortest_reset is not less than the idle time');
+cmp_ok($now->{longest_reset}, '<', 4, 'longest_reset is less than the time of the first probe');
+is($now->{idle_timeout}, undef, 'resets by clients give no idle_timeout');
 
-is(observed($few), undef, 'four connections are too few');
-is(evidence($few)->[0][0], 'survived', 'though they are evidence');
-is(observed($brief), undef, 'connections that end at once say nothing');
-evidence_is($brief, [], 'at all');
-evidence_is($notified, [], 'a path with notifications is not idle');
-evidence_is($reprobed, [], 'nor one with probes until a moment ago');
-evidence_is($streaming, [], 'nor one with a walsender that streams');
+is(observed($few), undef, 'a network with four connections has no row');
+is(evidence($few)->[0][0], 'survived', 'the four connections are evidence');
+is(observed($brief), undef, 'a network with connections that end at once has no row');
+evidence_is($brief, [], 'connections that end at once are not evidence');
+evidence_is($notified, [], 'a path with notifications gives no evidence');
+evidence_is($reprobed, [], 'a path with probes until recently gives no evidence');
+evidence_is($streaming, [], 'a path with a walsender that streams gives no evidence');
 
 # --- the advice ---------------------------------------------------------------------
 
-# keepalive_check() tells as long as somebody is in danger, and its hints mend it.
+# keepalive_check() finds sessions in danger, and its hints solve the problem.
 sub endangered
 {
 	return $observer->query(<<'END');
@@ -264,23 +265,23 @@ sub follow_hints
 	return;
 }
 
-is_deeply(endangered(), [], 'keepalive_check() is silent where no session is in danger');
+is_deeply(endangered(), [], 'keepalive_check() finds nothing while no session is in danger');
 my @endangered = map { $node->session(host => $_) } $silent, $telling, $telling;
 my $findings = endangered();
 my @networks = map { $_->address =~ s{\d+$}{0/24}r } $silent, $telling;
 is_deeply(
 	[ map { [ @$_[ 0, 1 ] ] } @$findings ],
 	[ map { [ 'warning', "clients in $_" ] } @networks ],
-	'and tells of those who are');
-like($findings->[0][2], qr/ for 00:00:04\.5 or less, and 1 session without policy is /, 'one session');
-like($findings->[1][2], qr/, and 2 sessions without policy are /, 'two sessions');
+	'keepalive_check() finds the networks with sessions in danger');
+like($findings->[0][2], qr/ for 00:00:04\.5 or less, and 1 session without policy is /, 'the finding names the timeout and one session');
+like($findings->[1][2], qr/, and 2 sessions without policy are /, 'the finding names two sessions');
 follow_hints($findings);
-is_deeply(endangered(), [], 'its hints mend it');
+is_deeply(endangered(), [], 'the hints solve the problem');
 push @endangered, idle_sessions($silent, 1, 100);
 $findings = endangered();
-like($findings->[0][2], qr/ 1 session of policy "keep /, 'a session that overrides its policy is in danger again');
+like($findings->[0][2], qr/ 1 session of policy "keep /, 'a session that overrides its policy is found');
 follow_hints($findings);
-is_deeply(endangered(), [], 'and is mended by a ceiling');
+is_deeply(endangered(), [], 'the hint\'s ceiling solves the problem of the override');
 $observer->query(q{UPDATE keepalive_policy SET enforcement = 'default' WHERE name LIKE 'keep %'});
 $node->wait_for_policies;
 $_->terminate foreach @endangered;
@@ -288,31 +289,31 @@ my @kept = map { $node->session(host => $_) } ($silent, $telling) x 2;
 my @not_kept = map { idle_sessions($_, 1, 100) } $silent, $telling;
 my $steady = $node->session(host => $cut, options => '-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1');
 sleep 7;
-is($_->value('SELECT 1', timeout => 5), 1, 'a connection with the advice lives on') foreach @kept;
+is($_->value('SELECT 1', timeout => 5), 1, 'a connection with the advised setting works after the router\'s timeout') foreach @kept;
 foreach my $session (@not_kept)
 {
 	$session->send('SELECT 1');
-	ok(!eval { $session->result(timeout => 0.5) }, 'one without it does not');
+	ok(!eval { $session->result(timeout => 0.5) }, 'a connection without the advised setting is lost');
 }
 
 # --- mixed data -----------------------------------------------------------------------
 
 $now = observed($cut);
-is("$now->{survived}/$now->{lost}", '6/6', 'a connected session that answers probes is evidence too');
-is($now->{longest_survived}, 3, 'for what was survived');
-is($now->{idle_timeout}, undef, 'which contradicts the losses');
-is($now->{tcp_keepalives_idle}, undef, 'so there is no advice');
+is("$now->{survived}/$now->{lost}", '6/6', 'a connected session that answers probes is counted as survived');
+is($now->{longest_survived}, 3, 'the connected session\'s idle time is longest_survived');
+is($now->{idle_timeout}, undef, 'contradicting evidence gives no idle_timeout');
+is($now->{tcp_keepalives_idle}, undef, 'contradicting evidence gives no advised tcp_keepalives_idle');
 
-# --- who may look -----------------------------------------------------------------------
+# --- privileges -------------------------------------------------------------------------
 
 $observer->query('CREATE ROLE nobody_special LOGIN; CREATE ROLE watcher LOGIN IN ROLE pg_read_all_stats');
 my $nobody = $node->unix_session(user => 'nobody_special');
 foreach my $what ('keepalive_paths_observed', 'keepalive_path_evidence()')
 {
-	is($nobody->try("SELECT FROM $what")->{error}{sqlstate}, '42501', "$what is not for everybody");
+	is($nobody->try("SELECT FROM $what")->{error}{sqlstate}, '42501', "$what is refused for an ordinary role");
 }
 my $watcher = $node->unix_session(user => 'watcher');
 is($watcher->value('SELECT count(*) FROM keepalive_paths_observed'),
-	$observer->value('SELECT count(*) FROM keepalive_paths_observed'), 'but for pg_read_all_stats');
+	$observer->value('SELECT count(*) FROM keepalive_paths_observed'), 'keepalive_paths_observed is allowed for pg_read_all_stats');
 
 done_testing();

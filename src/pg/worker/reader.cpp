@@ -7,6 +7,7 @@
 #include "pg/policy/row.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/worker/background_worker.hpp"
 
 #include <algorithm>
 
@@ -272,15 +273,26 @@ bool out_of_date()
 	return pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->requested);
 }
 
+// Wakes the worker, which may not be the one that has started this process.
 void leave(int, Datum)
 {
-	pg_atomic_write_u32(&shared->reader, 0);
+	uint32 mine = compat::my_proc_number() + 1;
+	if (pg_atomic_compare_exchange_u32(&shared->reader, &mine, 0))
+		wake_workers();
+}
+
+// Makes this process the only policy reader.  False if there is one: a worker that was
+// restarted cannot know of a reader that is still being started.
+bool become_the_reader()
+{
+	on_shmem_exit(leave, 0);
+	uint32 none = 0;
+	return pg_atomic_compare_exchange_u32(&shared->reader, &none,
+	                                      compat::my_proc_number() + 1);
 }
 
 void run()
 {
-	on_shmem_exit(leave, 0);
-	pg_atomic_write_u32(&shared->reader, compat::my_proc_number() + 1);
 	CacheRegisterRelcacheCallback(on_relation_change, 0);
 
 	for (;;)
@@ -304,15 +316,8 @@ void run()
 
 bool start_policy_reader(BackgroundWorkerHandle **handle)
 {
-	BackgroundWorker worker = {};
-	strlcpy(worker.bgw_name, "keepalive_guard policy reader", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "keepalive_guard policy reader", BGW_MAXLEN);
-	strlcpy(worker.bgw_library_name, "keepalive_guard", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "keepalive_guard_policy_reader",
-	        sizeof(worker.bgw_function_name));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_ConsistentState;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	BackgroundWorker worker = background_worker("keepalive_guard policy reader",
+	                                            "keepalive_guard_policy_reader");
 	worker.bgw_notify_pid = MyProcPid;
 	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
@@ -323,6 +328,9 @@ extern "C" void keepalive_guard_policy_reader(Datum)
 {
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	// Before the connection, for which a process may have to wait.
+	if (!guard::pg::become_the_reader())
+		proc_exit(0);
 	BackgroundWorkerInitializeConnection(guard::pg::policy_database, nullptr,
 	                                     BGWORKER_BYPASS_ALLOWCONN);
 	guard::pg::run();

@@ -6,6 +6,7 @@
 #include "pg/setting_records.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/worker/background_worker.hpp"
 #include "pg/worker/distribution.hpp"
 #include "pg/worker/reader.hpp"
 #include "pg/worker/watcher.hpp"
@@ -20,7 +21,6 @@ extern "C"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -68,16 +68,18 @@ bool database_exists()
 	return exists;
 }
 
+// Whether a policy reader runs: one that this process has started, or one that outlives
+// the worker that has started it.
 bool reader_runs()
 {
 	if (reader == nullptr)
-		return false;
+		return pg_atomic_read_u32(&shared->reader) != 0;
 	pid_t pid;
 	if (GetBackgroundWorkerPid(reader, &pid) != BGWH_STOPPED)
 		return true;
 	pfree(reader);
 	reader = nullptr;
-	return false;
+	return pg_atomic_read_u32(&shared->reader) != 0;
 }
 
 void no_database(std::uint64_t request)
@@ -204,14 +206,8 @@ void leave(int, Datum)
 
 void register_worker()
 {
-	BackgroundWorker worker = {};
-	strlcpy(worker.bgw_name, "keepalive_guard worker", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "keepalive_guard worker", BGW_MAXLEN);
-	strlcpy(worker.bgw_library_name, "keepalive_guard", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "keepalive_guard_worker",
-	        sizeof(worker.bgw_function_name));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	BackgroundWorker worker =
+		background_worker("keepalive_guard worker", "keepalive_guard_worker");
 	worker.bgw_restart_time = 1;
 	RegisterBackgroundWorker(&worker);
 }

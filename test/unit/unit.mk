@@ -23,6 +23,6 @@ unit: $(UNIT_PROGRAMS)
 	build/sanitized/run
 
 # What the model says, for test/t/400_detection.pl.
-build/predict: test/lab/predict.cpp $(wildcard src/model/*.cpp src/model/*.hpp)
+build/predict: test/lab/predict.cpp src/kernel/socket.cpp $(wildcard src/model/*.cpp src/model/*.hpp src/kernel/*.hpp)
 	@mkdir -p $(@D)
 	$(CXX) $(UNIT_CXXFLAGS) -Isrc -o $@ $(filter %.cpp,$^)

@@ -1,5 +1,5 @@
--- keepalive_policy as DESIGN.md has it: columns, comments, triggers, privileges,
--- and that pg_dump takes its rows.
+-- keepalive_policy: columns, comments, triggers, privileges, and that pg_dump dumps its
+-- rows.
 BEGIN;
 SELECT plan(18);
 
@@ -27,14 +27,14 @@ SELECT results_eq(
 		('enforcement', 'text', true, '''default''::text'),
 		('enabled', 'boolean', true, 'true'),
 		('comment', 'text', false, NULL)$$,
-	'columns, types, NOT NULL and defaults, in order');
+	'the columns have the expected order, types, NOT NULL and defaults');
 
-SELECT col_is_pk('keepalive_policy', 'name', 'the name is the primary key');
+SELECT col_is_pk('keepalive_policy', 'name', 'name is the primary key');
 
 SELECT is(
 	(SELECT collname FROM pg_attribute JOIN pg_collation c ON c.oid = attcollation
 		WHERE attrelid = 'keepalive_policy'::regclass AND attname = 'name'),
-	'C', 'names sort the same in every database, as in match order');
+	'C', 'name has collation C, the same as match order');
 
 -- Comments
 
@@ -55,21 +55,21 @@ SELECT results_eq(
 	$$VALUES
 		('keepalive_policy_guard', 'A', 'CREATE TRIGGER keepalive_policy_guard BEFORE INSERT OR DELETE OR UPDATE ON public.keepalive_policy FOR EACH ROW EXECUTE FUNCTION keepalive_policy_guard()'),
 		('keepalive_policy_guard_truncate', 'A', 'CREATE TRIGGER keepalive_policy_guard_truncate BEFORE TRUNCATE ON public.keepalive_policy FOR EACH STATEMENT EXECUTE FUNCTION keepalive_policy_guard()')$$,
-	'triggers for rows and for TRUNCATE, enabled always');
+	'the triggers for rows and for TRUNCATE are ENABLE ALWAYS');
 
 SET LOCAL session_replication_role = replica;
 SELECT throws_ok(
 	$$INSERT INTO keepalive_policy (name, tcp_keepalives_count) VALUES ('replicated', 128)$$,
-	'22023', NULL, 'a bad value is refused in replica mode too');
+	'22023', NULL, 'a bad value is refused with session_replication_role = replica');
 RESET session_replication_role;
 
 SELECT throws_ok('SELECT keepalive_policy_guard()', '39P01', NULL,
-	'the trigger function is for triggers only');
+	'the trigger function cannot be called directly');
 
-SELECT lives_ok($$INSERT INTO keepalive_policy (name) VALUES ('one')$$, 'a row');
+SELECT lives_ok($$INSERT INTO keepalive_policy (name) VALUES ('one')$$, 'a policy with only a name is accepted');
 SELECT throws_ok($$INSERT INTO keepalive_policy (name) VALUES ('one')$$, '23505', NULL,
-	'a name is there once');
-SELECT lives_ok('TRUNCATE keepalive_policy', 'TRUNCATE');
+	'a duplicate name is refused');
+SELECT lives_ok('TRUNCATE keepalive_policy', 'TRUNCATE is accepted');
 
 -- pg_dump
 
@@ -79,7 +79,7 @@ SELECT results_eq(
 			JOIN pg_class c ON c.oid = dumped.oid
 		WHERE extname = 'keepalive_guard'$$,
 	$$VALUES ('keepalive_policy', '')$$,
-	'pg_dump takes all rows');
+	'pg_dump dumps all rows');
 
 -- Privileges
 
@@ -89,27 +89,27 @@ CREATE ROLE test_monitor IN ROLE pg_monitor;
 SELECT is_empty(
 	$$SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) p
 		WHERE has_table_privilege('test_nobody', 'keepalive_policy', p)$$,
-	'the public may do nothing with it');
+	'PUBLIC has no privilege on the table');
 SELECT results_eq(
 	$$SELECT p FROM unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) p
 		WHERE has_table_privilege('test_monitor', 'keepalive_policy', p)$$,
 	$$VALUES ('SELECT')$$,
-	'pg_monitor may read it, and no more');
+	'pg_monitor has only SELECT on the table');
 
 SET LOCAL ROLE test_nobody;
 SELECT throws_ok($$INSERT INTO keepalive_policy (name) VALUES ('mine')$$, '42501', NULL,
-	'who has no privilege cannot insert');
+	'INSERT is refused without the privilege');
 RESET ROLE;
 GRANT INSERT ON keepalive_policy TO test_nobody;
 SET LOCAL ROLE test_nobody;
 SELECT lives_ok($$INSERT INTO keepalive_policy (name) VALUES ('mine')$$,
-	'who was given it can');
+	'INSERT is accepted with the privilege');
 SELECT throws_ok($$INSERT INTO keepalive_policy (name, priority) VALUES ('bad', NULL)$$,
-	'22023', NULL, 'but nothing that is invalid');
+	'22023', NULL, 'an invalid policy is refused with the INSERT privilege too');
 RESET ROLE;
 
 SELECT throws_ok('DROP TABLE keepalive_policy', '2BP01', NULL,
-	'the table goes with the extension only');
+	'DROP TABLE is refused while the extension exists');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,5 +1,5 @@
--- Nothing invalid gets into keepalive_policy, by INSERT, UPDATE or COPY, and the
--- error names column, policy, value and bounds.  The extremes are accepted.
+-- INSERT, UPDATE and COPY refuse invalid values for keepalive_policy.  The error names
+-- column, policy, value and bounds.  The bounds themselves are accepted.
 BEGIN;
 
 CREATE TEMP TABLE bad_value (
@@ -50,7 +50,7 @@ INSERT INTO bad_value (column_name, value, detail)
 		'The value must be "default", "ceiling" or "locked".'
 	FROM unnest('{"",Locked,none,NULL,"locked "}'::text[]) value;
 
--- Intervals: values without months, with months.
+-- Intervals: values without months, then values with months.
 INSERT INTO bad_value (column_name, value, detail)
 	SELECT column_name, value,
 		'The value must be a whole number of seconds from 0 to 32767.'
@@ -75,9 +75,9 @@ INSERT INTO bad_value (column_name, value, detail, hint)
 			|| CASE WHEN current_setting('server_version_num')::int >= 170000
 				THEN '{infinity,-infinity}'::text[] END) value;
 
--- What the column's type itself refuses
-CREATE TEMP TABLE no_value (column_name text, value text, sqlstate text);
-INSERT INTO no_value VALUES
+-- Values that the column's type refuses
+CREATE TEMP TABLE bad_syntax (column_name text, value text, sqlstate text);
+INSERT INTO bad_syntax VALUES
 	('priority', 'first', '22P02'),
 	('priority', '2147483648', '22003'),
 	('client', '10.1.2.3/8', '22P02'),
@@ -137,7 +137,7 @@ INSERT INTO good_value
 	FROM unnest('{tcp_user_timeout,client_connection_check_interval,dead_after,stall_timeout}'::text[]) column_name,
 		unnest('{0,1 ms,4,1.5 s,32768 s,24 days 20:31:23.647,1 day -24:00:00}'::text[]) value;
 
--- "null" or the value in double quotes, as its type shows it
+-- "null", or the value in double quotes as its type prints it
 CREATE FUNCTION pg_temp.shown(of_column text, value text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -149,7 +149,7 @@ BEGIN
 	RETURN coalesce('"' || shown || '"', 'null');
 END $$;
 
--- What a command's refusal says, all of it
+-- The complete error of a command
 CREATE FUNCTION pg_temp.refusal(command text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -172,7 +172,7 @@ LANGUAGE sql AS $$
 		bad.detail, bad.hint)
 $$;
 
--- The name by which a refusal calls a policy that `value` names
+-- The policy's name as an error shows it: cut to 63 bytes
 CREATE FUNCTION pg_temp.called(value text) RETURNS text
 LANGUAGE sql AS $$
 	SELECT coalesce(CASE WHEN value LIKE 'é%' THEN left(value, 31) ELSE left(value, 63) END, '')
@@ -201,7 +201,7 @@ LANGUAGE sql AS $$
 $$;
 
 SELECT plan((SELECT 3 * count(*) FROM bad_value)::int
-	+ (SELECT 2 * count(*) FROM no_value)::int
+	+ (SELECT 2 * count(*) FROM bad_syntax)::int
 	+ (SELECT 2 * count(*) FROM good_value)::int
 	+ 4);
 
@@ -210,37 +210,37 @@ INSERT INTO keepalive_policy (name) VALUES ('old');
 SELECT is(
 	pg_temp.refusal(pg_temp.insert_of(bad.column_name, bad.value)),
 	pg_temp.expected(bad, CASE bad.column_name WHEN 'name' THEN pg_temp.called(bad.value) ELSE 'new' END),
-	format('INSERT: %s %s', bad.column_name, left(bad.value, 20)))
+	format('INSERT refuses %s %s', bad.column_name, left(bad.value, 20)))
 FROM bad_value bad ORDER BY number;
 
 SELECT is(
 	pg_temp.refusal(pg_temp.update_of(bad.column_name, bad.value)),
 	pg_temp.expected(bad, CASE bad.column_name WHEN 'name' THEN pg_temp.called(bad.value) ELSE 'old' END),
-	format('UPDATE: %s %s', bad.column_name, left(bad.value, 20)))
+	format('UPDATE refuses %s %s', bad.column_name, left(bad.value, 20)))
 FROM bad_value bad ORDER BY number;
 
 SELECT is(
 	pg_temp.refusal(pg_temp.copy_of(bad.column_name, bad.value)),
 	pg_temp.expected(bad, CASE bad.column_name WHEN 'name' THEN pg_temp.called(bad.value) ELSE 'new' END),
-	format('COPY: %s %s', bad.column_name, left(bad.value, 20)))
+	format('COPY refuses %s %s', bad.column_name, left(bad.value, 20)))
 FROM bad_value bad ORDER BY number;
 
 SELECT throws_ok(pg_temp.insert_of(column_name, value), sqlstate, NULL,
-	format('INSERT: not even a value: %s %s', column_name, value))
-FROM no_value;
+	format('INSERT refuses a value that its type refuses: %s %s', column_name, value))
+FROM bad_syntax;
 
 SELECT throws_ok(pg_temp.update_of(column_name, value), sqlstate, NULL,
-	format('UPDATE: not even a value: %s %s', column_name, value))
-FROM no_value;
+	format('UPDATE refuses a value that its type refuses: %s %s', column_name, value))
+FROM bad_syntax;
 
 SELECT throws_ok(
 	$$INSERT INTO keepalive_policy (name, priority) VALUES ('good', 1), ('bad', NULL)$$,
-	'22023', NULL, 'a bad row among good ones');
+	'22023', NULL, 'INSERT refuses a bad row together with good ones');
 
 SELECT results_eq('SELECT name, priority FROM keepalive_policy', $$VALUES ('old' COLLATE "C", 100)$$,
-	'no refused command has left anything');
+	'the refused commands have changed nothing');
 
--- What is accepted, one at a time
+-- Values that are accepted, one at a time
 CREATE FUNCTION pg_temp.stored(of_column text, name text) RETURNS text
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -286,7 +286,7 @@ SELECT results_eq(
 	$$SELECT name::text, role, client, tcp_keepalives_idle, enforcement FROM keepalive_policy ORDER BY name$$,
 	$$VALUES ('one' COLLATE "C", NULL, '10.0.0.0/8'::cidr, '60 s'::interval, 'locked'),
 		('two', '+group', NULL, '0', 'ceiling')$$,
-	'all of them');
+	'COPY has stored all good rows');
 
 SELECT * FROM finish();
 ROLLBACK;

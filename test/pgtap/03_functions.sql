@@ -1,8 +1,8 @@
--- The extension's objects are those of DESIGN.md, with their arguments, columns and
--- types in its order; each says what it is, and only those may use it who should.
+-- The extension's objects: arguments, columns and types in the documented order, a comment
+-- on each object, and privileges.
 BEGIN;
 
--- From 17 on a table's row type, and the array type of that, are members as well.
+-- From PostgreSQL 17 on, a table's row type and its array type are members too.
 CREATE TEMP VIEW object AS
 	SELECT classid, objid, pg_describe_object(classid, objid, 0) AS description
 	FROM pg_depend
@@ -12,7 +12,7 @@ CREATE TEMP VIEW object AS
 			SELECT FROM pg_type JOIN pg_class relation ON objid IN (reltype, typarray)
 			WHERE pg_type.oid = reltype));
 
--- public: everybody; monitor: pg_monitor; superuser: superusers, until somebody grants it
+-- public: everybody; monitor: pg_monitor; superuser: superusers, unless granted
 CREATE TEMP TABLE expected (
 	name text COLLATE "C",
 	arguments text,
@@ -143,23 +143,23 @@ SELECT is_empty(
 SELECT is_empty(
 	$$SELECT tgname FROM pg_trigger JOIN object ON classid = 'pg_class'::regclass AND objid = tgrelid
 		WHERE NOT tgisinternal AND obj_description(pg_trigger.oid, 'pg_trigger') IS NULL$$,
-	'every trigger too');
-SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'and the extension itself')
+	'every trigger of the extension has a comment');
+SELECT isnt(obj_description(oid, 'pg_extension'), NULL, 'the extension has a comment')
 FROM pg_extension WHERE extname = 'keepalive_guard';
 SELECT is_empty(
 	$$SELECT description FROM object
 		WHERE obj_description(objid, classid::regclass::name) ~ '(^\s|[.\s]$)'$$,
-	'a comment is a phrase, as PostgreSQL''s own');
+	'each comment is a phrase without a full stop');
 
 SELECT results_eq(
 	'SELECT name FROM actual ORDER BY name',
 	'SELECT name FROM expected ORDER BY name',
-	'all functions are those described here');
+	'the extension has exactly the expected functions');
 SELECT results_eq(
 	$$SELECT description FROM object WHERE classid <> 'pg_proc'::regclass ORDER BY 1$$,
 	$$VALUES ('table keepalive_policy'), ('view keepalive_blockers'), ('view keepalive_paths'),
 		('view keepalive_paths_observed')$$,
-	'so are all other objects');
+	'the extension has exactly the expected other objects');
 
 SELECT is(actual.arguments, expected.arguments, name || ': arguments')
 FROM expected LEFT JOIN actual USING (name) ORDER BY name;
@@ -170,7 +170,7 @@ FROM expected LEFT JOIN actual USING (name) ORDER BY name;
 SELECT is(
 	format('%s, parallel %s, strict %s', actual.volatility, actual.parallel, actual.strict),
 	format('%s, parallel %s, strict %s', expected.volatility, expected.parallel, expected.strict),
-	name || ': how it may be called')
+	name || ': volatility, parallel safety and strictness')
 FROM expected LEFT JOIN actual USING (name) ORDER BY name;
 
 SELECT is(
@@ -179,7 +179,7 @@ SELECT is(
 		WHEN has_function_privilege('test_monitor', oid, 'EXECUTE') THEN 'monitor'
 		ELSE 'superuser'
 	END,
-	allowed, name || ': who may call it')
+	allowed, name || ': privileges')
 FROM expected LEFT JOIN actual USING (name) ORDER BY name;
 
 SELECT * FROM finish();

@@ -1,4 +1,4 @@
--- The settings are those of DESIGN.md, with its types, contexts and defaults.
+-- The settings: names, types, contexts, defaults and descriptions.
 BEGIN;
 SELECT plan(6);
 
@@ -12,21 +12,21 @@ SELECT results_eq(
 		('keepalive_guard.max_events', 'integer', 'postmaster', '4096', NULL, '1', '1000000'),
 		('keepalive_guard.max_policies', 'integer', 'postmaster', '1024', NULL, '1', '100000'),
 		('keepalive_guard.watch_interval', 'integer', 'sighup', '1000', 'ms', '0', '3600000')$$,
-	'names, types, contexts, defaults, units and bounds');
+	'the settings have the expected types, contexts, defaults, units and bounds');
 
 SELECT is_empty(
 	$$SELECT name FROM pg_settings
 		WHERE name LIKE 'keepalive\_guard.%' AND short_desc !~ '^[A-Z].*[^ ]\.$'$$,
-	'each has a sentence of description');
+	'each setting''s description is a sentence');
 
 SELECT throws_ok('SET keepalive_guard.enabled = off', '55P02', NULL,
-	'a session cannot switch the guard off');
+	'a session cannot set keepalive_guard.enabled');
 SELECT throws_ok('SET keepalive_guard.database = postgres', '55P02', NULL,
-	'nor choose the database');
+	'a session cannot set keepalive_guard.database');
 SELECT throws_ok('SET keepalive_guard.max_policies = 1', '55P02', NULL,
-	'nor the room');
+	'a session cannot set keepalive_guard.max_policies');
 SELECT throws_ok('SET keepalive_guard.nothing_of_that_name = 1', '42602', NULL,
-	'a misspelt name is refused');
+	'an unknown setting with the extension''s prefix is refused');
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -1,5 +1,5 @@
--- Policies are edited in keepalive_guard.database only: elsewhere it is an error
--- that says where.  The reading functions work in every database.
+-- Policies can be edited only in keepalive_guard.database: in another database it is an
+-- error with a hint.  The reading functions work in every database.
 CREATE DATABASE test_elsewhere;
 \set here :DBNAME
 \c test_elsewhere
@@ -28,27 +28,27 @@ SELECT is(
 		'The policies of this cluster are those in database "%1$s" (keepalive_guard.database).\n'
 		'Connect to database "%1$s" and edit keepalive_policy there.',
 		current_setting('keepalive_guard.database')),
-	split_part(command, ' ', 1))
+	split_part(command, ' ', 1) || ' is refused')
 FROM unnest(ARRAY[
 	$$INSERT INTO keepalive_policy (name) VALUES ('elsewhere')$$,
 	$$COPY keepalive_policy (name) FROM PROGRAM 'echo elsewhere'$$,
 	$$TRUNCATE keepalive_policy$$]) command;
 
--- A row that came in while the triggers were off, as by hand
+-- A row inserted while the trigger is disabled
 ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard;
-INSERT INTO keepalive_policy (name) VALUES ('by hand');
+INSERT INTO keepalive_policy (name) VALUES ('without trigger');
 ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
 SELECT alike(
 	pg_temp.refusal(command), E'55000\nkeepalive policies cannot be edited%',
-	split_part(command, ' ', 1))
+	split_part(command, ' ', 1) || ' is refused')
 FROM unnest(ARRAY[
 	$$UPDATE keepalive_policy SET priority = 1$$,
 	$$DELETE FROM keepalive_policy$$]) command;
 
-SELECT is(count(*), 1::bigint, 'keepalive_status() works here too')
+SELECT is(count(*), 1::bigint, 'keepalive_status() works in another database')
 FROM keepalive_status() WHERE pid = pg_backend_pid();
 SELECT is_empty('SELECT * FROM keepalive_explain(current_database(), current_user) WHERE policy IS NOT NULL',
-	'no policy is taken from here');
+	'policies in another database are not used');
 
 SELECT * FROM finish();
 

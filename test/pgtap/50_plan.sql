@@ -1,5 +1,5 @@
--- keepalive_plan(): its promises over a grid of intents, what it refuses, and that the
--- INSERT it prints gives a session what it promises.
+-- keepalive_plan(): its detection times for many intents, what it refuses, and that its
+-- INSERT gives a session these detection times.
 CREATE TEMP TABLE intent AS
 	SELECT within, path, plan.*
 	FROM unnest('{9.3 s,10 s,12.345 s,15 s,20 s,30 s,45 s,60 s,90 s,2 min,5 min,7 min,10 min,
@@ -7,7 +7,7 @@ CREATE TEMP TABLE intent AS
 		CROSS JOIN unnest('{NULL,1.3 s,5 s,60 s,240 s,350 s,900 s,5 days}'::interval[]) AS path
 		CROSS JOIN LATERAL keepalive_plan(within, path) AS plan;
 
--- Every plan as a policy, in force.
+-- Creates a policy from each plan.
 CREATE TEMP TABLE named AS
 	SELECT *, format('test plan %s %s', within, path) AS name FROM intent;
 DO $$
@@ -24,42 +24,42 @@ DO 'BEGIN PERFORM keepalive_apply(); END';
 BEGIN;
 SELECT plan(27);
 
-SELECT is(count(*)::integer, 19 * 8, 'the grid is there') FROM intent;
+SELECT is(count(*)::integer, 19 * 8, 'there is a plan for each intent') FROM intent;
 SELECT is_empty(
 	$$SELECT * FROM intent
 		WHERE (greatest(detects_idle, detects_busy, detects_any) < within) IS NOT TRUE$$,
-	'every worst case is within the promise');
+	'every worst case is within detect_within');
 SELECT is_empty(
 	$$SELECT * FROM intent
 		WHERE (earliest_idle <= detects_idle AND earliest_busy <= detects_busy
 			AND earliest_any <= detects_any) IS NOT TRUE$$,
-	'the earliest is not after the latest');
+	'the earliest times are not after the latest');
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE tcp_keepalives_idle + tcp_keepalives_interval >= path AND path > '3 s'$$,
-	'the path stays open even if a probe is lost');
+	'probes keep the path open even if one is lost');
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE tcp_keepalives_idle >= path$$,
-	'or at least if none is');
+	'probes keep the path open if none is lost');
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE tcp_user_timeout <> '0' OR tcp_keepalives_interval > tcp_keepalives_idle$$,
-	'no plan has what keepalive_check() finds fault with');
+	'no plan sets tcp_user_timeout, or an interval longer than idle');
 SELECT is_empty(
 	$$SELECT * FROM intent
 		WHERE probes_per_hour <> ceil(3600 / extract(epoch FROM tcp_keepalives_idle))$$,
-	'probes per hour');
+	'probes_per_hour follows from tcp_keepalives_idle');
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE libpq_options NOT LIKE
 		format('keepalives=1 keepalives_idle=%s keepalives_interval=%s keepalives_count=%s tcp_user_timeout=%%',
 			extract(epoch FROM tcp_keepalives_idle)::int, extract(epoch FROM tcp_keepalives_interval)::int,
 			tcp_keepalives_count)$$,
-	'the same for libpq');
+	'libpq_options has the same values');
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE sysctl !~
 		format(E'\\Anet.ipv4.tcp_keepalive_time = %s\nnet.ipv4.tcp_keepalive_intvl = %s\n'
 			'net.ipv4.tcp_keepalive_probes = %s\nnet.ipv4.tcp_retries2 = \\d+\n\\Z',
 			extract(epoch FROM tcp_keepalives_idle)::int, extract(epoch FROM tcp_keepalives_interval)::int,
 			tcp_keepalives_count)$$,
-	'the same as sysctl lines');
+	'sysctl has the same values');
 
 SELECT is_empty(
 	$$SELECT * FROM named JOIN keepalive_policy AS p USING (name)
@@ -68,14 +68,14 @@ SELECT is_empty(
 			IS DISTINCT FROM
 			(p.tcp_keepalives_idle, p.tcp_keepalives_interval, p.tcp_keepalives_count,
 				p.tcp_user_timeout, p.client_connection_check_interval, p.dead_after, p.stall_timeout)$$,
-	'the INSERT says what the columns say');
+	'the INSERT gives the values of the columns');
 SELECT is_empty(
 	$$SELECT * FROM named LEFT JOIN keepalive_explain('postgres', 'postgres', '192.0.2.1') AS e ON e.policy = name
 		WHERE (e.detects_idle, e.detects_busy) IS DISTINCT FROM (named.detects_idle, named.detects_busy)$$,
-	'keepalive_explain() promises the same of it');
+	'keepalive_explain() gives the plan''s detection times');
 
 SELECT throws_ok($$SELECT keepalive_plan('5 s')$$, '22023',
-	'a dead peer cannot be found within 00:00:05 in every state', 'too soon');
+	'a dead peer cannot be found within 00:00:05 in every state', 'a detection time that is too short is refused');
 CREATE FUNCTION pg_temp.refusal(call text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE call;
@@ -85,35 +85,35 @@ END $$;
 CREATE TEMP TABLE refused AS
 	SELECT * FROM pg_temp.refusal($$SELECT keepalive_plan('5 s')$$);
 SELECT matches(detail, '^The minimum is 00:00:09\.\d+ while keepalive_guard\.watch_interval is 1000 ms\.$',
-	'with the minimum') FROM refused;
-SELECT lives_ok('SELECT ' || substring(hint FROM '^Try (.*)\.$'), 'which is possible') FROM refused;
+	'the error has the minimum for detect_within') FROM refused;
+SELECT lives_ok('SELECT ' || substring(hint FROM '^Try (.*)\.$'), 'the minimum for detect_within is possible') FROM refused;
 SELECT throws_ok(
 	format('SELECT keepalive_plan(interval %L - interval ''2 ms'')', substring(hint FROM '\(''(.*)''\)')),
-	'22023', NULL, 'and a minimum') FROM refused;
+	'22023', NULL, 'less than the minimum for detect_within is not possible') FROM refused;
 SELECT throws_ok($$SELECT keepalive_plan('1 min', '1 s')$$, '22023',
-	'keepalive probes cannot keep a path open that forgets connections after 00:00:01', 'too forgetful');
-SELECT matches(detail, '^The minimum is 00:00:01\.\d+: ', 'with the minimum')
+	'keepalive probes cannot keep a path open that forgets connections after 00:00:01', 'a path timeout that is too short is refused');
+SELECT matches(detail, '^The minimum is 00:00:01\.\d+: ', 'the error has the minimum for path_idle_timeout')
 FROM pg_temp.refusal($$SELECT keepalive_plan('1 min', '1 s')$$);
 SELECT lives_ok(format('SELECT keepalive_plan(''1 min'', %L)', substring(detail FROM 'is ([\d:.]+):')),
-	'which is possible')
+	'the minimum for path_idle_timeout is possible')
 FROM pg_temp.refusal($$SELECT keepalive_plan('1 min', '1 s')$$);
 SELECT throws_ok(format('SELECT keepalive_plan(%L)', bad), '22023',
-	'invalid value for argument "detect_within": ' || bad::interval, bad || ' is no promise')
+	'invalid value for argument "detect_within": ' || bad::interval, 'detect_within = ' || bad || ' is refused')
 FROM unnest('{0,-1 s,999 us,1 mon,36526 days}'::text[]) AS bad;
 SELECT throws_ok($$SELECT keepalive_plan('1 min', '0')$$, '22023',
-	'invalid value for argument "path_idle_timeout": 00:00:00', 'no path forgets at once');
-SELECT throws_ok('SELECT keepalive_plan(NULL)', '22004', NULL, 'NULL is no promise');
+	'invalid value for argument "path_idle_timeout": 00:00:00', 'path_idle_timeout = 0 is refused');
+SELECT throws_ok('SELECT keepalive_plan(NULL)', '22004', NULL, 'detect_within = NULL is refused');
 
 CREATE ROLE test_nobody;
 SET LOCAL ROLE test_nobody;
-SELECT lives_ok($$SELECT keepalive_plan('1 min')$$, 'everybody may ask');
+SELECT lives_ok($$SELECT keepalive_plan('1 min')$$, 'keepalive_plan() is allowed for everybody');
 RESET ROLE;
 
 CREATE SCHEMA "other place";
 SET LOCAL search_path = "other place";
 CREATE TEMP TABLE elsewhere AS SELECT policy FROM public.keepalive_plan('1 min');
 SET LOCAL search_path = public;
-SELECT matches(policy, '^INSERT INTO public\.keepalive_policy \(', 'the table is qualified where it has to be')
+SELECT matches(policy, '^INSERT INTO public\.keepalive_policy \(', 'the INSERT qualifies the table if it is not in search_path')
 FROM elsewhere;
 
 SELECT * FROM finish();

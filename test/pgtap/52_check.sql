@@ -1,11 +1,12 @@
--- keepalive_check() of policies: each finding, provoked, and its hint, followed.
+-- keepalive_check() about policies: each finding appears when its problem exists, and its
+-- hint solves the problem.
 CREATE ROLE test_app LOGIN;
 CREATE ROLE test_other LOGIN;
 CREATE ROLE test_group;
 CREATE ROLE test_inner IN ROLE test_group;
 GRANT test_inner TO test_app;
 
--- A policy that nothing is wrong with, for the role `test_app`.
+-- Creates a policy without problems, for the role `test_app`.
 CREATE FUNCTION pg_temp.policy(name text, role text DEFAULT 'test_app', changes text DEFAULT '') RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -13,7 +14,7 @@ BEGIN
 	EXECUTE format('UPDATE keepalive_policy SET name = %L, role = %L %s WHERE name = ''dead_within_60s''',
 		name, role, changes);
 END $$;
--- What a policy like that and with these changes gives rise to.
+-- The findings once the policies are in force.
 CREATE FUNCTION pg_temp.findings() RETURNS TABLE (severity text, subject text, problem text, hint text)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -21,7 +22,8 @@ BEGIN
 	RETURN QUERY SELECT * FROM keepalive_check();
 END $$;
 CREATE TEMP TABLE found (step text, severity text, subject text, problem text, hint text);
--- Makes the change, notes the findings, follows the hints that are statements, and notes what is left.
+-- Runs the statements, records the findings, runs the hints that are statements, and
+-- records the remaining findings.
 CREATE PROCEDURE pg_temp.try(step text, VARIADIC statements text[]) LANGUAGE plpgsql AS $$
 DECLARE
 	statement text;
@@ -48,7 +50,7 @@ CALL pg_temp.try('group', $$SELECT pg_temp.policy('p', '+test_nobody')$$);
 CALL pg_temp.try('nologin', $$SELECT pg_temp.policy('p', 'test_group')$$);
 CALL pg_temp.try('disabled', $$SELECT pg_temp.policy('p', 'test_nobody', ', enabled = false, tcp_user_timeout = ''1s''')$$);
 
--- Rules that another one leaves nothing for, and pairs that are well.
+-- Policies that another policy hides completely, and pairs without such a problem.
 CALL pg_temp.try('shadow name', $$SELECT pg_temp.policy('a', NULL, ', priority = 1')$$, $$SELECT pg_temp.policy('b')$$);
 CALL pg_temp.try('shadow same', $$SELECT pg_temp.policy('a')$$, $$SELECT pg_temp.policy('b')$$);
 CALL pg_temp.try('shadow regex', $$SELECT pg_temp.policy('a', '/^test_', ', priority = 1')$$, $$SELECT pg_temp.policy('b')$$);
@@ -93,7 +95,7 @@ BEGIN;
 SELECT plan(31);
 
 PREPARE findings AS SELECT severity, subject, problem FROM found WHERE step = $1 ORDER BY 1, 2, 3;
-SELECT is_empty(format('EXECUTE findings(%L)', step), step || ': all is well')
+SELECT is_empty(format('EXECUTE findings(%L)', step), step || ': there is no finding')
 FROM unnest('{nothing,plan,disabled,no shadow,count is right,replication}'::text[]) AS step;
 
 CREATE FUNCTION pg_temp.finds(wanted text, severity text, subject text, pattern text) RETURNS text
@@ -101,7 +103,7 @@ LANGUAGE sql AS $$
 	SELECT is((SELECT string_agg(format('%s | %s | %s', f.severity, f.subject,
 				CASE WHEN f.problem ~ finds.pattern THEN finds.pattern ELSE f.problem END), E'\n')
 			FROM found AS f WHERE f.step = wanted),
-		format('%s | %s | %s', finds.severity, finds.subject, finds.pattern), wanted)
+		format('%s | %s | %s', finds.severity, finds.subject, finds.pattern), wanted || ': the problem is found')
 $$;
 SELECT pg_temp.finds(step, severity, subject, pattern) FROM (VALUES
 	('database', 'warning', 'policy "p"', '^never matches: there is no database "test_nowhere"$'),
@@ -125,40 +127,40 @@ SELECT pg_temp.finds(step, severity, subject, pattern) FROM (VALUES
 SELECT results_eq($$EXECUTE findings('user timeout below idle')$$, $$VALUES
 	('warning', 'policy "p"', 'tcp_user_timeout (00:00:02) also ends living clients that read nothing for that long; dead_after does not'),
 	('warning', 'policy "p"', 'tcp_user_timeout (00:00:02) is shorter than tcp_keepalives_idle (00:00:18): a single lost probe ends the connection')$$,
-	'user timeout below idle');
+	'user timeout below idle: both problems are found');
 SELECT results_eq($$SELECT severity, subject, regexp_replace(problem, '\d.*', '...') FROM found WHERE step = 'slow' ORDER BY 1, 2, 3$$, $$VALUES
 	('info', 'policy "p"', 'probes every ...'),
 	('warning', 'policy "p"', 'a dead peer is found this late: ...')$$,
-	'slow');
-SELECT matches(problem, '^a dead peer is found this late: 02:[0-9:.]+ while the session is idle, never while it is busy$', 'how slow')
+	'slow: both problems are found');
+SELECT matches(problem, '^a dead peer is found this late: 02:[0-9:.]+ while the session is idle, never while it is busy$', 'slow: the finding has the detection times')
 FROM found WHERE step = 'slow' AND severity = 'warning';
 SELECT results_eq($$EXECUTE findings('invalid')$$, $$VALUES
 	('error', 'policy "p"', 'not in force: something in it is invalid'),
 	('warning', 'keepalive_policy', 'its trigger does not always fire: changes may be invalid, or not reach the sessions')$$,
-	'invalid');
+	'invalid: both problems are found');
 
 SELECT is_empty(
 	$$SELECT * FROM found WHERE step LIKE '%, after the hints'
 		AND step NOT IN ('slow, after the hints', 'keepalive off, after the hints', 'invalid, after the hints')$$,
-	'who follows the hints has no more findings');
+	'the hints solve all problems that statements can solve');
 SELECT is_empty($$SELECT * FROM found WHERE hint IS NULL OR severity NOT IN ('error', 'warning', 'info')$$,
-	'each has a severity and a hint');
+	'each finding has a severity and a hint');
 
--- Who may ask.
+-- Privileges.
 CREATE ROLE test_monitor IN ROLE pg_monitor;
 SET LOCAL ROLE test_monitor;
-SELECT is_empty('SELECT * FROM public.keepalive_check()', 'a monitor may ask');
+SELECT is_empty('SELECT * FROM public.keepalive_check()', 'keepalive_check() is allowed for pg_monitor');
 SET LOCAL ROLE test_app;
-SELECT throws_ok('SELECT * FROM public.keepalive_check()', '42501', NULL, 'another may not');
+SELECT throws_ok('SELECT * FROM public.keepalive_check()', '42501', NULL, 'keepalive_check() is refused for an ordinary role');
 RESET ROLE;
 
--- Another's objects do not get in its way.
+-- Other objects of the same names in search_path.
 CREATE SCHEMA test_trap;
 CREATE FUNCTION test_trap.keepalive_status() RETURNS integer LANGUAGE plpgsql AS $$BEGIN RAISE 'trapped'; END$$;
 CREATE TABLE test_trap.keepalive_policy ();
 CREATE TABLE test_trap.pg_trigger ();
 SET LOCAL search_path = test_trap, public, pg_catalog;
-SELECT is_empty('SELECT * FROM public.keepalive_check()', 'search_path does not matter');
+SELECT is_empty('SELECT * FROM public.keepalive_check()', 'keepalive_check() does not depend on search_path');
 RESET search_path;
 
 SELECT * FROM finish();

@@ -38,6 +38,21 @@ enum class Enforcement : std::uint8_t
 	locked,     // a session may not change it
 };
 
+// As in the policy table; nullptr for no Enforcement.
+constexpr const char *enforcement_name(Enforcement enforcement) noexcept
+{
+	switch (enforcement)
+	{
+	case Enforcement::by_default:
+		return "default";
+	case Enforcement::ceiling:
+		return "ceiling";
+	case Enforcement::locked:
+		return "locked";
+	}
+	return nullptr;
+}
+
 // SO_KEEPALIVE as a policy wants it.
 enum class Keepalive : std::uint8_t
 {

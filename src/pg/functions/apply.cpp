@@ -1,15 +1,14 @@
 // keepalive_apply()
 #include "pg/postgres.hpp"
 
-#include "pg/functions/datums.hpp"
 #include "pg/functions/preload.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/functions/session_state.hpp"
 #include "pg/shared/state.hpp"
 
 extern "C"
 {
 #include "access/htup_details.h"
-#include "funcapi.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -21,6 +20,15 @@ namespace guard::pg
 {
 namespace
 {
+
+constexpr Argument apply_arguments[] = {
+	{"timeout", INTERVALOID, false},
+};
+
+constexpr Column apply_columns[] = {
+	{"sessions", INT8OID}, {"applied", INT8OID}, {"overridden", INT8OID},
+	{"failed", INT8OID},   {"pending", INT8OID},
+};
 
 constexpr long poll_ms = 5;
 
@@ -115,20 +123,17 @@ extern "C" PGDLLEXPORT Datum keepalive_apply(PG_FUNCTION_ARGS)
 {
 	using namespace guard::pg;
 
+	TupleDesc descriptor = begin_composite(fcinfo, apply_columns, apply_arguments);
 	require_preload();
 	TimestampTz deadline = deadline_after(PG_GETARG_INTERVAL_P(0));
 	std::uint64_t request = request_update();
 	Counts counts = wait_for(request, deadline);
 	warn_of_trouble(request);
 
-	TupleDesc descriptor;
-	if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	RowValues<5> row;
+	RowValues<apply_columns> row;
 	row.add(Int64GetDatum(counts.sessions));
 	for (SessionState state : {SessionState::applied, SessionState::overridden,
 	                           SessionState::failed, SessionState::pending})
 		row.add(Int64GetDatum(of(counts, state)));
-	return HeapTupleGetDatum(
-		heap_form_tuple(BlessTupleDesc(descriptor), row.values, row.nulls));
+	return composite_row(descriptor, row);
 }

@@ -2,13 +2,12 @@
 #include "pg/postgres.hpp"
 
 #include "kernel/read_sockets.hpp"
-#include "pg/functions/datums.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/shared/state.hpp"
 
 extern "C"
 {
 #include "access/htup_details.h"
-#include "funcapi.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_condition);
 }
@@ -18,7 +17,11 @@ namespace guard::pg
 namespace
 {
 
-constexpr int condition_columns = 7;
+constexpr Column condition_columns[] = {
+	{"preloaded", BOOLOID},       {"worker", BOOLOID},     {"enabled", BOOLOID},
+	{"policies", TEXTOID},        {"up_to_date", BOOLOID}, {"skipped", INT4OID},
+	{"netlink_refused", TEXTOID},
+};
 
 const char *state_name(PolicyState state)
 {
@@ -59,9 +62,7 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
-	TupleDesc descriptor;
-	if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
+	TupleDesc descriptor = begin_composite(fcinfo, condition_columns);
 
 	RowValues<condition_columns> row;
 	row.add(BoolGetDatum(shared != nullptr));
@@ -77,10 +78,9 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 		row.add(Int32GetDatum(shared->rows_skipped));
 	}
 	else
-		row.add_nulls_to(condition_columns - 1);
+		row.add_nulls(5);
 
 	const ReadOutcome netlink = try_netlink();
 	row.add_text(netlink.kind == ReadOutcome::ok ? nullptr : netlink.message);
-	return HeapTupleGetDatum(
-		heap_form_tuple(BlessTupleDesc(descriptor), row.values, row.nulls));
+	return composite_row(descriptor, row);
 }

@@ -1,14 +1,13 @@
 // keepalive_events()
 #include "pg/postgres.hpp"
 
-#include "pg/functions/datums.hpp"
 #include "pg/functions/preload.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/shared/events.hpp"
 
 extern "C"
 {
 #include "catalog/pg_authid.h"
-#include "funcapi.h"
 #include "utils/acl.h"
 #include "utils/timestamp.h"
 
@@ -20,7 +19,28 @@ namespace guard::pg
 namespace
 {
 
-constexpr int event_columns = 20;
+constexpr Column event_columns[] = {
+	{"ended_at", TIMESTAMPTZOID},
+	{"pid", INT4OID},
+	{"cause", TEXTOID},
+	{"policy", TEXTOID},
+	{"datname", NAMEOID},
+	{"usename", NAMEOID},
+	{"application_name", TEXTOID},
+	{"backend_type", TEXTOID},
+	{"client_addr", INETOID},
+	{"client_port", INT4OID},
+	{"connected_for", INTERVALOID},
+	{"silent_for", INTERVALOID},
+	{"state", TEXTOID},
+	{"transaction_age", INTERVALOID},
+	{"unanswered_probes", INT4OID},
+	{"retransmits", INT4OID},
+	{"rtt_ms", FLOAT8OID},
+	{"bytes_sent", INT8OID},
+	{"bytes_received", INT8OID},
+	{"detail", TEXTOID},
+};
 
 void add_socket(RowValues<event_columns> &row, const Event &event)
 {
@@ -50,7 +70,7 @@ void add_kernel_view(RowValues<event_columns> &row, const Event &event)
 {
 	if (event.info.received == 0)
 	{
-		row.add_nulls_to(row.count + 5);
+		row.add_nulls(5);
 		return;
 	}
 	row.add(Int32GetDatum(event.info.probes));
@@ -85,7 +105,7 @@ void add_row(ReturnSetInfo *result, const Event &event)
 		row.add(microseconds_datum(event.transaction_us));
 	add_kernel_view(row, event);
 	row.add_text(event.detail[0] ? event.detail : nullptr);
-	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+	put_row(result, row);
 }
 
 } // namespace
@@ -95,9 +115,8 @@ extern "C" PGDLLEXPORT Datum keepalive_events(PG_FUNCTION_ARGS)
 {
 	using namespace guard::pg;
 
+	ReturnSetInfo *result = begin_rows(fcinfo, event_columns);
 	require_preload();
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 	bool sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
 	int count;

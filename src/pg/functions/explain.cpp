@@ -3,8 +3,8 @@
 
 #include "model/effective.hpp"
 #include "pg/compat.hpp"
-#include "pg/functions/datums.hpp"
 #include "pg/functions/preload.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/setting_records.hpp"
 #include "pg/shared/snapshot.hpp"
@@ -17,7 +17,6 @@ extern "C"
 #include "access/table.h"
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/fmgroids.h"
@@ -32,7 +31,32 @@ namespace guard::pg
 namespace
 {
 
-constexpr int explain_columns = 17;
+constexpr Argument explain_arguments[] = {
+	{"database", TEXTOID, true},
+	{"role", TEXTOID, false},
+	{"client_addr", INETOID, true},
+	{"backend", TEXTOID, true},
+};
+
+constexpr Column explain_columns[] = {
+	{"position", INT4OID},
+	{"policy", TEXTOID},
+	{"priority", INT4OID},
+	{"matches", BOOLOID},
+	{"reason", TEXTOID},
+	{"wins", BOOLOID},
+	{"enforcement", TEXTOID},
+	{"keepalive", BOOLOID},
+	{"tcp_keepalives_idle", INTERVALOID},
+	{"tcp_keepalives_interval", INTERVALOID},
+	{"tcp_keepalives_count", INT4OID},
+	{"tcp_user_timeout", INTERVALOID},
+	{"client_connection_check_interval", INTERVALOID},
+	{"dead_after", INTERVALOID},
+	{"stall_timeout", INTERVALOID},
+	{"detects_idle", INTERVALOID},
+	{"detects_busy", INTERVALOID},
+};
 
 // What ALTER ROLE ... SET and ALTER DATABASE ... SET say.
 struct StoredSettings
@@ -169,26 +193,10 @@ const char *why_no_match(const Rule &rule, const Policy &policy,
 	return nullptr;
 }
 
-const char *enforcement_name(Enforcement enforcement)
+// 0: never.
+Duration duration_of(std::int32_t milliseconds)
 {
-	switch (enforcement)
-	{
-	case Enforcement::by_default:
-		return "default";
-	case Enforcement::ceiling:
-		return "ceiling";
-	case Enforcement::locked:
-		return "locked";
-	}
-	return nullptr;
-}
-
-void add_interval_or_null(RowValues<explain_columns> &row, std::int64_t milliseconds)
-{
-	if (milliseconds == 0)
-		row.add_null();
-	else
-		row.add(interval_datum(milliseconds));
+	return milliseconds != 0 ? Duration(milliseconds) : Duration();
 }
 
 void add_results(RowValues<explain_columns> &row, const Settings *policy,
@@ -205,16 +213,16 @@ void add_results(RowValues<explain_columns> &row, const Settings *policy,
 		row.add(interval_datum(values[3]));
 	}
 	else
-		row.add_nulls_to(row.count + 5);
+		row.add_nulls(5);
 	row.add(interval_datum(values[4]));
-	add_interval_or_null(row, policy ? policy->dead_after_ms : 0);
-	add_interval_or_null(row, policy ? policy->stall_timeout_ms : 0);
+	row.add_interval_or_null(duration_of(policy ? policy->dead_after_ms : 0));
+	row.add_interval_or_null(duration_of(policy ? policy->stall_timeout_ms : 0));
 	if (tcp)
 	{
 		const Detection worst =
 			detection(detection_settings_of(values, keepalive, policy), kernel_limits());
-		add_interval_or_null(row, worst.idle.latest.value_or(0));
-		add_interval_or_null(row, worst.busy.latest.value_or(0));
+		row.add_interval_or_null(worst.idle.latest);
+		row.add_interval_or_null(worst.busy.latest);
 	}
 }
 
@@ -257,8 +265,9 @@ BackendKind backend_argument(const char *text)
 void explain(ReturnSetInfo *result, const Connection &connection, Oid role)
 {
 	StoredSettings stored = stored_settings(connection.database, role);
-	ConfiguredValues configured = {};
-	shared->configured.read(configured);
+	ConfiguredValues configured;
+	if (!shared->configured.read(configured))
+		configured = {};
 	CompiledPolicies compiled = copy_policies();
 	bool on = pg_atomic_read_u32(&shared->enabled) != 0;
 	bool tcp = connection.family != 0;
@@ -298,8 +307,8 @@ void explain(ReturnSetInfo *result, const Connection &connection, Oid role)
 		row.add(BoolGetDatum(wins));
 		const Settings *settings = policy ? &policy->settings : nullptr;
 		add_results(row, settings, resulting_values(settings, stored, configured), tcp);
-		row.add_nulls_to(explain_columns);
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+		row.add_remaining_nulls();
+		put_row(result, row);
 	}
 }
 
@@ -311,10 +320,8 @@ extern "C" PGDLLEXPORT Datum keepalive_explain(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
+	ReturnSetInfo *result = begin_rows(fcinfo, explain_columns, explain_arguments);
 	require_preload();
-	if (PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		                errmsg("argument \"role\" must not be null")));
 	const char *database =
 		PG_ARGISNULL(0) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	const char *role = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -326,10 +333,8 @@ extern "C" PGDLLEXPORT Datum keepalive_explain(PG_FUNCTION_ARGS)
 	if (address != nullptr)
 		family = ip_family(address) == PGSQL_AF_INET ? 4 : 6;
 
-	InitMaterializedSRF(fcinfo, 0);
 	Connection connection = make_connection(
 		database, role, family, address ? ip_addr(address) : nullptr, backend);
-	explain(reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo), connection,
-	        get_role_oid(role, true));
+	explain(result, connection, get_role_oid(role, true));
 	return 0;
 }

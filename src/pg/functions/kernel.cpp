@@ -2,25 +2,33 @@
 #include "pg/postgres.hpp"
 
 #include "kernel/kernel_settings.hpp"
-#include "pg/functions/datums.hpp"
 #include "pg/functions/malloced.hpp"
+#include "pg/functions/rows.hpp"
 
 extern "C"
 {
-#include "funcapi.h"
-
 	PG_FUNCTION_INFO_V1(keepalive_kernel);
 }
+
+namespace guard::pg
+{
+namespace
+{
+
+constexpr Column kernel_columns[] = {
+	{"name", TEXTOID},   {"setting", TEXTOID},     {"unit", TEXTOID},
+	{"source", TEXTOID}, {"description", TEXTOID},
+};
+
+} // namespace
+} // namespace guard::pg
 
 extern "C" PGDLLEXPORT Datum keepalive_kernel(PG_FUNCTION_ARGS)
 {
 	using namespace guard;
 	using namespace guard::pg;
 
-	constexpr int kernel_columns = 5;
-
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	ReturnSetInfo *result = begin_rows(fcinfo, kernel_columns);
 
 	PlainKernelSetting **settings = freed_with_context<PlainKernelSetting>();
 	size_t count;
@@ -37,7 +45,7 @@ extern "C" PGDLLEXPORT Datum keepalive_kernel(PG_FUNCTION_ARGS)
 		row.add_text(setting.unit);
 		row.add_text(setting.source);
 		row.add_text(setting.description);
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+		put_row(result, row);
 	}
 	return 0;
 }

@@ -2,15 +2,14 @@
 // their clients; the view keepalive_paths_observed draws the conclusions.
 #include "pg/postgres.hpp"
 
-#include "pg/functions/datums.hpp"
 #include "pg/functions/preload.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/functions/session_list.hpp"
 #include "pg/shared/events.hpp"
 #include "pg/shared/path_evidence.hpp"
 
 extern "C"
 {
-#include "funcapi.h"
 #include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_path_evidence);
@@ -21,6 +20,13 @@ namespace guard::pg
 namespace
 {
 
+constexpr Column path_evidence_columns[] = {
+	{"client_addr", INETOID},
+	{"last_heard", TIMESTAMPTZOID},
+	{"idle_for", INTERVALOID},
+	{"outcome", TEXTOID},
+};
+
 // As it was at `then`.
 void add_row(ReturnSetInfo *result, const PathEvidence &path, const Endpoint &remote,
              const TcpInfo &info, TimestampTz then)
@@ -28,12 +34,12 @@ void add_row(ReturnSetInfo *result, const PathEvidence &path, const Endpoint &re
 	if (path.outcome == PathOutcome::unknown)
 		return;
 	const Endpoint client = unmapped(remote);
-	RowValues<4> row;
+	RowValues<path_evidence_columns> row;
 	row.add(address_datum(client.family, client.address.data()));
 	row.add(TimestampTzGetDatum(then - silent_for(info) * INT64CONST(1000)));
 	row.add(interval_datum(path.idle_for));
 	row.add_text(path_outcome_name(path.outcome));
-	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+	put_row(result, row);
 }
 
 void add_session(ReturnSetInfo *result, const ListedSession &listed,
@@ -56,9 +62,8 @@ extern "C" PGDLLEXPORT Datum keepalive_path_evidence(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
+	ReturnSetInfo *result = begin_rows(fcinfo, path_evidence_columns);
 	require_preload();
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 
 	int count;
 	const Event *events = copy_events(&count);

@@ -2,8 +2,8 @@
 #include "pg/postgres.hpp"
 
 #include "model/plan.hpp"
-#include "pg/functions/datums.hpp"
 #include "pg/functions/policy_table.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
@@ -12,7 +12,6 @@ extern "C"
 {
 #include "access/htup_details.h"
 #include "common/int.h"
-#include "funcapi.h"
 #include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_plan);
@@ -23,7 +22,30 @@ namespace guard::pg
 namespace
 {
 
-constexpr int plan_columns = 17;
+constexpr Argument plan_arguments[] = {
+	{"detect_within", INTERVALOID, false},
+	{"path_idle_timeout", INTERVALOID, true},
+};
+
+constexpr Column plan_columns[] = {
+	{"tcp_keepalives_idle", INTERVALOID},
+	{"tcp_keepalives_interval", INTERVALOID},
+	{"tcp_keepalives_count", INT4OID},
+	{"tcp_user_timeout", INTERVALOID},
+	{"client_connection_check_interval", INTERVALOID},
+	{"dead_after", INTERVALOID},
+	{"stall_timeout", INTERVALOID},
+	{"earliest_idle", INTERVALOID},
+	{"detects_idle", INTERVALOID},
+	{"earliest_busy", INTERVALOID},
+	{"detects_busy", INTERVALOID},
+	{"earliest_any", INTERVALOID},
+	{"detects_any", INTERVALOID},
+	{"probes_per_hour", INT4OID},
+	{"libpq_options", TEXTOID},
+	{"sysctl", TEXTOID},
+	{"policy", TEXTOID},
+};
 
 const char *interval_text(std::int64_t milliseconds)
 {
@@ -102,11 +124,8 @@ void warn_without_preload()
 
 void add_span(RowValues<plan_columns> &row, const Span &span)
 {
-	for (const Duration &end : {span.earliest, span.latest})
-		if (end)
-			row.add(interval_datum(*end));
-		else
-			row.add_null();
+	row.add_interval_or_null(span.earliest);
+	row.add_interval_or_null(span.latest);
 }
 
 void add_settings(RowValues<plan_columns> &row, const DetectionSettings &settings)
@@ -131,12 +150,7 @@ extern "C" PGDLLEXPORT Datum keepalive_plan(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
-	TupleDesc descriptor;
-	if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-		                errmsg("argument \"detect_within\" must not be null")));
+	TupleDesc descriptor = begin_composite(fcinfo, plan_columns, plan_arguments);
 	Intent intent = {milliseconds_of(PG_GETARG_INTERVAL_P(0), "detect_within"), {}};
 	if (!PG_ARGISNULL(1))
 		intent.path_idle_timeout =
@@ -160,6 +174,5 @@ extern "C" PGDLLEXPORT Datum keepalive_plan(PG_FUNCTION_ARGS)
 	row.add_text(texts.libpq_options);
 	row.add_text(texts.sysctl_lines);
 	row.add_text(texts.policy_insert);
-	return HeapTupleGetDatum(
-		heap_form_tuple(BlessTupleDesc(descriptor), row.values, row.nulls));
+	return composite_row(descriptor, row);
 }

@@ -4,8 +4,8 @@
 
 #include "model/cover.hpp"
 #include "pg/compat.hpp"
-#include "pg/functions/datums.hpp"
 #include "pg/functions/policy_table.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/shared/state.hpp"
 
@@ -13,7 +13,6 @@ extern "C"
 {
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
@@ -26,7 +25,12 @@ namespace guard::pg
 namespace
 {
 
-constexpr int rules_columns = 4;
+constexpr Column policy_problems_columns[] = {
+	{"policy", TEXTOID},
+	{"replication_only", BOOLOID},
+	{"problem", TEXTOID},
+	{"hint", TEXTOID},
+};
 
 // An enabled policy, with the role that its pattern names.
 struct Candidate
@@ -171,22 +175,21 @@ extern "C" PGDLLEXPORT Datum keepalive_policy_problems(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
-	InitMaterializedSRF(fcinfo, 0);
+	ReturnSetInfo *result = begin_rows(fcinfo, policy_problems_columns);
 	if (shared == nullptr)
 		return 0;
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 	const char *table = policy_table_name(fcinfo->flinfo->fn_oid);
 	std::uint32_t count;
 	Candidate *policies = enabled_policies(&count);
 	for (std::uint32_t i = 0; i < count; i++)
 	{
 		const Finding found = finding(policies, i, table);
-		RowValues<rules_columns> row;
+		RowValues<policy_problems_columns> row;
 		row.add_text(policies[i].policy.name);
 		row.add(BoolGetDatum(policies[i].rule.backend == BackendKind::replication));
 		row.add_text(found.problem);
 		row.add_text(found.hint);
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+		put_row(result, row);
 	}
 	return 0;
 }

@@ -3,15 +3,14 @@
 
 #include "kernel/read_sockets.hpp"
 #include "pg/compat.hpp"
-#include "pg/functions/datums.hpp"
 #include "pg/functions/malloced.hpp"
 #include "pg/functions/read_report.hpp"
+#include "pg/functions/rows.hpp"
 
 #include <algorithm>
 
 extern "C"
 {
-#include "funcapi.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/postmaster.h"
@@ -24,7 +23,16 @@ namespace guard::pg
 namespace
 {
 
-constexpr int sockets_columns = 15;
+constexpr Column sockets_columns[] = {
+	{"pid", INT4OID},          {"backend_type", TEXTOID},
+	{"kind", TEXTOID},         {"local_addr", INETOID},
+	{"local_port", INT4OID},   {"remote_addr", INETOID},
+	{"remote_port", INT4OID},  {"tcp_state", TEXTOID},
+	{"timer", TEXTOID},        {"timer_expires", INTERVALOID},
+	{"recv_queue", INT8OID},   {"send_queue", INT8OID},
+	{"accept_queue", INT8OID}, {"accept_queue_limit", INT8OID},
+	{"rtt_ms", FLOAT8OID},
+};
 
 // The server's processes as pg_stat_activity has them, ordered by pid.
 struct Processes
@@ -93,9 +101,9 @@ const char *kind_name(SocketKind kind)
 
 void add_listener(RowValues<sockets_columns> &row, const SocketFacts &facts)
 {
-	row.add_nulls_to(row.count + 2); // the remote end
+	row.add_nulls(2); // the remote end
 	row.add_text(tcp_state_name(facts.state));
-	row.add_nulls_to(row.count + 4); // timer and queues
+	row.add_nulls(4); // timer and queues
 	row.add(Int64GetDatum(facts.recv_queue));
 	if (facts.send_queue > 0) // unknown to /proc
 		row.add(Int64GetDatum(facts.send_queue));
@@ -112,7 +120,7 @@ void add_connection(RowValues<sockets_columns> &row, const SocketFacts &facts)
 		row.add(interval_datum(facts.timer_expires_ms));
 	row.add(Int64GetDatum(facts.recv_queue));
 	row.add(Int64GetDatum(facts.send_queue));
-	row.add_nulls_to(row.count + 2); // the accept queue
+	row.add_nulls(2); // the accept queue
 	if (facts.info.received > 0)
 		row.add(Float8GetDatum(facts.info.rtt / 1000.0));
 }
@@ -125,8 +133,7 @@ extern "C" PGDLLEXPORT Datum keepalive_sockets(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	ReturnSetInfo *result = begin_rows(fcinfo, sockets_columns);
 
 	Processes processes = list_processes();
 	ServerSocket **sockets = freed_with_context<ServerSocket>();
@@ -147,8 +154,8 @@ extern "C" PGDLLEXPORT Datum keepalive_sockets(PG_FUNCTION_ARGS)
 			add_listener(row, socket.facts);
 		else
 			add_connection(row, socket.facts);
-		row.add_nulls_to(sockets_columns);
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+		row.add_remaining_nulls();
+		put_row(result, row);
 	}
 	return 0;
 }

@@ -1,8 +1,8 @@
 // keepalive_stats(), keepalive_stats_reset()
 #include "pg/postgres.hpp"
 
-#include "pg/functions/datums.hpp"
 #include "pg/functions/preload.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/shared/statistics.hpp"
@@ -11,7 +11,6 @@
 
 extern "C"
 {
-#include "funcapi.h"
 #include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_stats);
@@ -22,6 +21,27 @@ namespace guard::pg
 {
 namespace
 {
+
+constexpr Column stats_columns[] = {
+	{"policy", TEXTOID},
+	{"sessions", INT8OID},
+	{"sessions_total", INT8OID},
+	{"client_closed", INT8OID},
+	{"client_vanished", INT8OID},
+	{"reset", INT8OID},
+	{"keepalive_timeout", INT8OID},
+	{"user_timeout", INT8OID},
+	{"retransmit_timeout", INT8OID},
+	{"unreachable", INT8OID},
+	{"dead_after", INT8OID},
+	{"stall_timeout", INT8OID},
+	{"terminated", INT8OID},
+	{"server_shutdown", INT8OID},
+	{"authentication_failed", INT8OID},
+	{"unknown", INT8OID},
+	{"stats_reset", TIMESTAMPTZOID},
+};
+static_assert(std::size(stats_columns) == cause_count + 4);
 
 std::int64_t sum(const std::int64_t *ended)
 {
@@ -123,30 +143,30 @@ extern "C" PGDLLEXPORT Datum keepalive_stats(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
+	ReturnSetInfo *result = begin_rows(fcinfo, stats_columns);
 	require_preload();
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
 	StatisticsList list = list_statistics();
 	count_sessions(list);
 	for (int i = 0; i < list.count; i++)
 	{
 		const PolicyStatistics &statistics = list.rows[i];
-		RowValues<cause_count + 4> row;
+		RowValues<stats_columns> row;
 		row.add_text(statistics.policy[0] ? statistics.policy : nullptr);
 		row.add(Int64GetDatum(statistics.sessions));
 		row.add(Int64GetDatum(statistics.sessions + sum(statistics.ended)));
 		for (std::int64_t ended : statistics.ended)
 			row.add(Int64GetDatum(ended));
 		row.add(TimestampTzGetDatum(list.reset));
-		tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+		put_row(result, row);
 	}
 	return 0;
 }
 
-extern "C" PGDLLEXPORT Datum keepalive_stats_reset(FunctionCallInfo)
+extern "C" PGDLLEXPORT Datum keepalive_stats_reset(PG_FUNCTION_ARGS)
 {
 	using namespace guard::pg;
 
+	check_definition(fcinfo, VOIDOID);
 	require_preload();
 	reset_counters();
 	PG_RETURN_VOID();

@@ -2,7 +2,7 @@
 #include "pg/postgres.hpp"
 
 #include "pg/compat.hpp"
-#include "pg/functions/datums.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/functions/session_list.hpp"
 #include "pg/functions/session_state.hpp"
 #include "pg/shared/snapshot.hpp"
@@ -13,7 +13,6 @@
 extern "C"
 {
 #include "catalog/pg_authid.h"
-#include "funcapi.h"
 #include "utils/acl.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_status);
@@ -24,7 +23,37 @@ namespace guard::pg
 namespace
 {
 
-constexpr int status_columns = 29;
+constexpr Column status_columns[] = {
+	{"pid", INT4OID},
+	{"datname", NAMEOID},
+	{"usename", NAMEOID},
+	{"application_name", TEXTOID},
+	{"backend_type", TEXTOID},
+	{"client_addr", INETOID},
+	{"client_port", INT4OID},
+	{"transport", TEXTOID},
+	{"policy", TEXTOID},
+	{"policy_state", TEXTOID},
+	{"keepalive", BOOLOID},
+	{"tcp_keepalives_idle", INTERVALOID},
+	{"tcp_keepalives_interval", INTERVALOID},
+	{"tcp_keepalives_count", INT4OID},
+	{"tcp_user_timeout", INTERVALOID},
+	{"client_connection_check_interval", INTERVALOID},
+	{"tcp_state", TEXTOID},
+	{"timer", TEXTOID},
+	{"timer_expires", INTERVALOID},
+	{"unanswered_probes", INT4OID},
+	{"retransmits", INT4OID},
+	{"silent_for", INTERVALOID},
+	{"send_queue", INT8OID},
+	{"recv_queue", INT8OID},
+	{"rtt_ms", FLOAT8OID},
+	{"health", TEXTOID},
+	{"gives_up_in", INTERVALOID},
+	{"detects_idle", INTERVALOID},
+	{"detects_busy", INTERVALOID},
+};
 
 const char *policy_state(const ListedSession &listed)
 {
@@ -47,7 +76,7 @@ void add_in_force(RowValues<status_columns> &row, const Session &session)
 		row.add(interval_datum(value(Setting::user_timeout)));
 	}
 	else
-		row.add_nulls_to(row.count + 5);
+		row.add_nulls(5);
 	row.add(interval_datum(value(Setting::client_check)));
 }
 
@@ -57,7 +86,7 @@ void add_kernel_view(RowValues<status_columns> &row, const SocketFacts &facts)
 	{
 		// CLOSE: given up by the kernel, and not yet closed by its backend.
 		row.add_text(tcp_state_name(facts.state));
-		row.add_nulls_to(row.count + 8);
+		row.add_nulls(8);
 		return;
 	}
 
@@ -78,14 +107,6 @@ void add_kernel_view(RowValues<status_columns> &row, const SocketFacts &facts)
 	row.add(Int64GetDatum(facts.recv_queue));
 	if (facts.info.received > 0)
 		row.add(Float8GetDatum(facts.info.rtt / 1000.0));
-	else
-		row.add_null();
-}
-
-void add_interval_or_null(RowValues<status_columns> &row, const Duration &duration)
-{
-	if (duration)
-		row.add(interval_datum(*duration));
 	else
 		row.add_null();
 }
@@ -124,13 +145,13 @@ void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
 	if (facts.found)
 	{
 		PeerObservation observation = {};
-		if (listed.slot != nullptr)
-			listed.slot->observation.read(observation);
+		if (listed.slot != nullptr && !listed.slot->observation.read(observation))
+			observation = {};
 		const ConnectionSnapshot snapshot = snapshot_of(facts, session, observation);
 		const Verdict now = verdict(snapshot, settings, limits);
 		row.add_text(health_name(now.health));
 		if (listed.slot != nullptr && facts.info.received > 0)
-			add_interval_or_null(row, now.gives_up_in.latest);
+			row.add_interval_or_null(now.gives_up_in.latest);
 		else
 			row.add_null();
 		rto = std::max(rto, snapshot.rto >> std::min(snapshot.backoff, 31));
@@ -141,13 +162,13 @@ void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
 		row.add(interval_datum(0));
 	}
 	else
-		row.add_nulls_to(row.count + 2);
+		row.add_nulls(2);
 	if (listed.slot == nullptr)
 		return;
 
 	const Detection worst = worst_cases(settings, limits, rto);
-	add_interval_or_null(row, worst.idle.latest);
-	add_interval_or_null(row, worst.busy.latest);
+	row.add_interval_or_null(worst.idle.latest);
+	row.add_interval_or_null(worst.busy.latest);
 }
 
 void add_session(ReturnSetInfo *result, const ListedSession &listed,
@@ -183,15 +204,15 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 			add_in_force(row, session);
 		}
 		else
-			row.add_nulls_to(row.count + 7);
+			row.add_nulls(7);
 		if (tcp)
 		{
 			add_kernel_view(row, facts);
 			add_verdict(row, listed, facts, limits);
 		}
 	}
-	row.add_nulls_to(status_columns);
-	tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+	row.add_remaining_nulls();
+	put_row(result, row);
 }
 
 } // namespace
@@ -202,8 +223,7 @@ extern "C" PGDLLEXPORT Datum keepalive_status(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+	ReturnSetInfo *result = begin_rows(fcinfo, status_columns);
 
 	const KernelLimits limits = kernel_limits();
 	Details details = {};

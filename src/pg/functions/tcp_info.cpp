@@ -2,13 +2,13 @@
 #include "pg/postgres.hpp"
 
 #include "kernel/tcp_info.hpp"
-#include "pg/functions/datums.hpp"
+#include "pg/functions/rows.hpp"
 #include "pg/functions/session_list.hpp"
+
+#include <string_view>
 
 extern "C"
 {
-#include "funcapi.h"
-
 	PG_FUNCTION_INFO_V1(keepalive_tcp_info);
 }
 
@@ -17,38 +17,44 @@ namespace guard::pg
 namespace
 {
 
-constexpr int first_field = 5; // after pid and both ends
-constexpr int field_count = tcp_info_fields.size();
-constexpr int tcp_info_columns = first_field + field_count + 1 + memory_figure_count;
-
-// The SQL function lists the fields of the table in kernel/tcp_info.hpp: an install
-// script of another version may not.
-void check_columns(TupleDesc columns)
+// The SQL type that holds all values of a field; of rates, the greatest stands for
+// "unlimited".
+constexpr Oid type_of(const TcpInfoField &field)
 {
-	bool same = columns->natts == tcp_info_columns;
-	for (int i = 0; same && i < field_count; i++)
-		same = strcmp(NameStr(TupleDescAttr(columns, first_field + i)->attname),
-		              tcp_info_fields[i].name) == 0;
-	for (int i = 0; same && i < memory_figure_count; i++)
-		same =
-			strcmp(
-				NameStr(
-					TupleDescAttr(columns, first_field + field_count + 1 + i)->attname),
-				memory_figure_names[i]) == 0;
-	if (!same)
-		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-		                errmsg("keepalive_tcp_info() in SQL and in the library differ"),
-		                errhint("Use ALTER EXTENSION keepalive_guard UPDATE.")));
+	const std::string_view name = field.name;
+	if (name == "pacing_rate" || name == "max_pacing_rate")
+		return NUMERICOID;
+	return field.size >= 4 ? INT8OID : INT4OID;
 }
 
-void add_facts(RowValues<tcp_info_columns> &row, const SocketFacts &facts,
-               TupleDesc columns)
+constexpr std::size_t first_field = 5; // after pid and both ends
+
+constexpr auto tcp_info_columns = []
+{
+	std::array<Column, first_field + tcp_info_fields.size() + 1 + memory_figure_count>
+		columns = {{
+			{"pid", INT4OID},
+			{"local_addr", INETOID},
+			{"local_port", INT4OID},
+			{"remote_addr", INETOID},
+			{"remote_port", INT4OID},
+		}};
+	std::size_t next = first_field;
+	for (const TcpInfoField &field : tcp_info_fields)
+		columns[next++] = {field.name, type_of(field)};
+	columns[next++] = {"congestion", TEXTOID};
+	for (const char *name : memory_figure_names)
+		columns[next++] = {name, INT8OID};
+	return columns;
+}();
+
+void add_facts(RowValues<tcp_info_columns> &row, const SocketFacts &facts)
 {
 	for (const TcpInfoField &field : tcp_info_fields)
 	{
 		std::optional<std::uint64_t> value = value_of(facts.info, field);
 		if (value)
-			row.add(unsigned_datum(*value, TupleDescAttr(columns, row.count)->atttypid));
+			row.add(unsigned_datum(*value, type_of(field)));
 		else
 			row.add_null();
 	}
@@ -65,9 +71,7 @@ extern "C" PGDLLEXPORT Datum keepalive_tcp_info(PG_FUNCTION_ARGS)
 	using namespace guard;
 	using namespace guard::pg;
 
-	InitMaterializedSRF(fcinfo, 0);
-	auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
-	check_columns(result->setDesc);
+	ReturnSetInfo *result = begin_rows(fcinfo, tcp_info_columns);
 
 	visit_sessions({true, true, true},
 	               [&](const ListedSession &listed, const SocketFacts &facts)
@@ -81,11 +85,10 @@ extern "C" PGDLLEXPORT Datum keepalive_tcp_info(PG_FUNCTION_ARGS)
 						   row.add_endpoint(facts.found ? facts.id.local
 			                                            : listed.session.socket.local);
 						   row.add_endpoint(listed.session.socket.remote);
-						   add_facts(row, facts, result->setDesc);
+						   add_facts(row, facts);
 					   }
-					   row.add_nulls_to(tcp_info_columns);
-					   tuplestore_putvalues(result->setResult, result->setDesc,
-		                                    row.values, row.nulls);
+					   row.add_remaining_nulls();
+					   put_row(result, row);
 				   });
 	return 0;
 }

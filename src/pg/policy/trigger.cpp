@@ -7,6 +7,7 @@
 #include "pg/policy/row.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/sql_definition.hpp"
 
 extern "C"
 {
@@ -83,7 +84,8 @@ void check_row(Relation relation, HeapTuple tuple)
 	if (!find_policy_columns(descriptor, &columns, &missing))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 		                errmsg("table \"%s\" has no column \"%s\" of the expected type",
-		                       RelationGetRelationName(relation), missing)));
+		                       RelationGetRelationName(relation), missing),
+		                errhint_version_mismatch()));
 	if (!read_policy_row(tuple, descriptor, columns, &row, &problem))
 		raise_problem(relation, row.policy.name, problem);
 }
@@ -119,6 +121,7 @@ Datum guard_table(TriggerData *trigger)
 
 extern "C" PGDLLEXPORT Datum keepalive_policy_guard(PG_FUNCTION_ARGS)
 {
+	guard::pg::check_definition(fcinfo, TRIGGEROID);
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 		                errmsg("keepalive_policy_guard: must be called as a trigger")));

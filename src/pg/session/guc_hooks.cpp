@@ -108,7 +108,8 @@ bool enforce(Setting setting, int *value, void **extra, GucSource source)
 	Wanted wanted = {};
 	if (my_slot == nullptr || applying)
 		return true;
-	my_slot->wanted.read(wanted);
+	if (!my_slot->wanted.read(wanted))
+		wanted = {};
 
 	NativeSetting &n = native(setting);
 	if (source == PGC_S_GLOBAL)
@@ -192,7 +193,8 @@ template <Setting setting> void assign_hook(int value, void *extra)
 
 	hold_updates();
 	Wanted wanted = {};
-	my_slot->wanted.read(wanted);
+	if (!my_slot->wanted.read(wanted))
+		wanted = {};
 	note_assigned(n, value, extra);
 	// A value from the stack or the reset value may be older than the policy.
 	std::int32_t governed = effective_value(setting, wanted);

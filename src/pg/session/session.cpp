@@ -100,8 +100,9 @@ void record_session(int, Datum)
 		return;
 	if (own_session.update_signal != 0)
 		signal(own_session.update_signal, SIG_IGN);
-	Wanted wanted = {};
-	my_slot->wanted.read(wanted);
+	Wanted wanted;
+	if (!my_slot->wanted.read(wanted))
+		wanted = {};
 	record_end(own_session, wanted, classify_disconnect(own_session, MyProcPort),
 	           MyProcPort);
 }

@@ -37,7 +37,7 @@ template <typename T> struct Versioned
 
 	// Copies the value as it was at one moment.  False if writers kept it busy;
 	// async-signal-safe.
-	bool read(T &copy) const
+	[[nodiscard]] bool read(T &copy) const
 	{
 		auto *seq = const_cast<pg_atomic_uint32 *>(&sequence);
 		for (int attempt = 0; attempt < 10000; attempt++)

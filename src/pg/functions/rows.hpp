@@ -15,6 +15,7 @@
 #include "model/duration.hpp"
 #include "pg/functions/datums.hpp"
 #include "pg/sql_definition.hpp"
+#include "pg/text.hpp"
 
 #include <iterator>
 
@@ -59,13 +60,13 @@ template <const auto &columns> struct RowValues
 	void add_nulls(int number) { add_nulls_to(count + number); }
 	void add_remaining_nulls() { add_nulls_to(size); }
 
-	// NULL for nullptr.
+	// NULL for nullptr.  The bytes need not be text (text.hpp).
 	void add_text(const char *text)
 	{
 		if (text == nullptr)
 			add_null();
 		else
-			add(CStringGetTextDatum(text));
+			add(CStringGetTextDatum(text_from_shared(text)));
 	}
 	void add_name(const char *name)
 	{
@@ -75,7 +76,7 @@ template <const auto &columns> struct RowValues
 			return;
 		}
 		auto *copy = static_cast<NameData *>(palloc(sizeof(NameData)));
-		namestrcpy(copy, name);
+		namestrcpy(copy, text_from_shared(name, NAMEDATALEN - 1));
 		add(NameGetDatum(copy));
 	}
 	void add_interval_or_null(const Duration &duration)

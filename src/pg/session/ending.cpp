@@ -8,6 +8,7 @@
 #include "pg/session/own_slot.hpp"
 #include "pg/session/record.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/text.hpp"
 
 #include <csignal>
 #include <ucontext.h>
@@ -59,7 +60,7 @@ bool is_authentication_failure(int sqlstate)
 
 void remember_fatal_message(const ErrorData *error)
 {
-	strlcpy(fatal_message, error->message ? error->message : "", detail_bytes);
+	copy_clipped(fatal_message, error->message ? error->message : "", detail_bytes);
 }
 
 void look_for_fin()

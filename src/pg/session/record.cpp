@@ -7,6 +7,7 @@
 #include "pg/shared/path_evidence.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/shared/statistics.hpp"
+#include "pg/text.hpp"
 
 extern "C"
 {
@@ -94,10 +95,10 @@ void log_lost(const Event &event)
 	ereport(LOG_SERVER_ONLY,
 	        (errmsg("lost connection to client %s: %s, policy %s%s%s%s%s",
 	                endpoint_text(event.client).text, cause_name(event.cause),
-	                event.governed ? "\"" : "none", event.governed ? event.policy : "",
+	                event.governed ? "\"" : "none", text_for_log(event.policy),
 	                event.governed ? "\"" : "", silence, transaction),
 	         errdetail("%s%s%s", state ? state : "no state", event.detail[0] ? "; " : "",
-	                   event.detail),
+	                   text_for_log(event.detail)),
 	         errhidestmt(true), errhidecontext(true)));
 }
 

@@ -1,0 +1,117 @@
+# Names and messages with bytes that are no text in the database that reads them: what
+# clients send before anybody has looked at it, and what comes from a database of another
+# encoding.  Every function shows all of it, as valid text.
+use strict;
+use warnings;
+
+use IO::Socket::INET ();
+use KeepaliveGuard::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	extra => [ '--encoding=UTF8', '--locale=C' ], conf => "autovacuum = off\n");
+
+# Bytes, as they are sent.
+my $umlaut = "\xc3\xbc";              # u with diaeresis, in UTF-8
+my $kanji = "\xe6\x97\xa5";           # in EUC_JP, not in LATIN1
+my $euro = "\xe2\x82\xac";            # neither in LATIN1 nor in EUC_JP
+my $policy = "Z${umlaut}rich $kanji $euro";
+my $admin = $node->unix_session;
+$admin->query("CREATE ROLE \"r$umlaut$kanji\" LOGIN");
+$admin->query("INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle)
+	VALUES ('$policy', 'r$umlaut$kanji', '60s')");
+$node->wait_for_policies;
+my @encodings = qw(UTF8 LATIN1 SQL_ASCII EUC_JP);
+foreach my $encoding (@encodings)
+{
+	my $name = lc $encoding;
+	$admin->query("CREATE DATABASE $name TEMPLATE template0 ENCODING '$encoding' LOCALE 'C'");
+	$node->safe_psql($name, 'CREATE EXTENSION keepalive_guard');
+}
+
+# --- what clients send ----------------------------------------------------------------
+
+sub refused
+{
+	my ($user, $database) = @_;
+	my $socket = IO::Socket::INET->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $!;
+	my $body = pack('N', 3 << 16) . "user\0$user\0database\0$database\0\0";
+	syswrite $socket, pack('N', 4 + length $body) . $body;
+	my $answer = join '', readline $socket;
+	return $answer;
+}
+
+open my $hba, '>', $node->data_dir . '/pg_hba.conf' or die $!;
+print $hba "local all all trust\nhost all all 127.0.0.1/32 reject\n";
+close $hba;
+$node->reload;
+sleep 0.3;
+my $cut = 'x' x 62 . $umlaut; # PostgreSQL itself cuts it to 63 bytes
+my @users = ("\xff\xfe", "caf\xe9", "\x81\x8d", $cut, "\xe6\x97", "r$umlaut");
+like(refused($_, 'postgres'), qr/pg_hba\.conf/, 'pg_hba.conf rejects user ' . unpack 'H*', $_)
+  foreach @users;
+like(refused('app', "\xff\xfe"), qr/pg_hba\.conf/, 'pg_hba.conf rejects a database that is no text');
+
+# Sessions of that role that stay, and others that end, in every encoding.
+my (@open, @ended);
+foreach my $encoding (@encodings)
+{
+	my %options = (user => "r$umlaut$kanji", dbname => lc $encoding,
+		application_name => "till $umlaut\xff");
+	push @open, $node->unix_session(%options);
+	push @ended, $node->unix_session(%options);
+}
+my $log = $node->log_end;
+$_->vanish foreach @ended;
+$node->wait_for_exit($_->pid, 20) foreach @ended;
+
+# --- what is shown --------------------------------------------------------------------
+
+my @sources = ('keepalive_events()', 'keepalive_status()', 'keepalive_stats()',
+	'keepalive_policy_problems()', 'keepalive_check()', 'keepalive_blockers',
+	"keepalive_explain('postgres', 'r$umlaut$kanji')");
+my %shown;
+foreach my $encoding (@encodings)
+{
+	foreach my $client_encoding ($encoding, $encoding eq 'UTF8' ? 'LATIN1' : 'UTF8')
+	{
+		my $session = $node->unix_session(dbname => lc $encoding, client_encoding => $client_encoding);
+		my $what = "in a database of $encoding, to a client of $client_encoding";
+		foreach my $source (@sources)
+		{
+			# The argument is of the policy database's encoding.
+			next if $source =~ /explain/ && "$encoding $client_encoding" !~ /^UTF8 UTF8|SQL_ASCII/;
+			my $result = $session->try("SELECT * FROM $source");
+			is($result->{error} && $result->{error}{message}, undef, "$source $what");
+			$result = $session->try("SELECT length(to_json(s)::text), upper(s::text) FROM $source s");
+			is($result->{error} && $result->{error}{message}, undef, "$source as text $what");
+		}
+		$shown{"$encoding $client_encoding"} = join '|', map { $_->[0] } @{
+			$session->query(q{SELECT DISTINCT policy FROM keepalive_events() WHERE policy IS NOT NULL}) };
+		my $names = $session->query(
+			q{SELECT DISTINCT usename FROM keepalive_events() WHERE cause = 'authentication_failed'});
+		$shown{"$encoding $client_encoding users"} = { map { ($_->[0] => 1) } @$names };
+		$session->terminate;
+	}
+}
+is($shown{'UTF8 UTF8'}, $policy, 'a policy is shown by its name where it is text');
+is($shown{'SQL_ASCII UTF8'}, $policy, 'in a database without encoding to a client that can read it, too');
+is($shown{'SQL_ASCII SQL_ASCII'}, $policy, 'and as it is to a client without encoding');
+is($shown{'UTF8 LATIN1'}, "Z\xfcrich \\xe6\\x97\\xa5 \\xe2\\x82\\xac",
+	'what the client cannot read is shown as bytes');
+like($shown{'EUC_JP EUC_JP'}, qr/^Z.*rich .*\\x/, 'and what is no text in the database');
+is_deeply($shown{'UTF8 UTF8 users'},
+	{ map { ($_ => 1) } '\xff\xfe', 'caf\xe9', '\x81\x8d', 'x' x 62, '\xe6\x97', "r$umlaut", 'app' },
+	'so are bytes that clients sent for a role');
+
+# --- the log --------------------------------------------------------------------------
+
+my @lines = grep { /lost connection/ } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile, $log);
+is(scalar @lines, 4, 'a line for each lost connection');
+is(scalar(grep { index($_, "\"$policy\"") >= 0 } @lines), 3,
+	'with the name of the policy where it is text: UTF8, LATIN1 (any byte is), and without encoding');
+is(scalar(grep { /Z.*rich .*\\x/ } @lines), 1, 'and with bytes where it is not: EUC_JP');
+
+done_testing();

@@ -80,6 +80,18 @@ inline void *allocate_extra(size_t size)
 #endif
 }
 
+// Frees what ParseLongOption() has allocated.
+inline void free_long_option(char *text)
+{
+	if (text == nullptr)
+		return;
+#if PG_VERSION_NUM >= 160000
+	pfree(text);
+#else
+	free(text);
+#endif
+}
+
 // This backend's number among all possible client backends, from 0; below
 // MaxBackends.
 inline int my_backend_number()

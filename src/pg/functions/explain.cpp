@@ -81,6 +81,8 @@ void take_stored(const char *assignment, StoredSettings *stored)
 			stored->value[i] = value;
 		}
 	}
+	compat::free_long_option(name);
+	compat::free_long_option(text);
 }
 
 void add_stored(Relation catalog, Oid database, Oid role, StoredSettings *stored)

@@ -119,7 +119,7 @@ sub wake_ups
 	my $pid = $reader->pid;
 	is($node->log_count(qr/LOG:  keepalive_guard: terminating session with PID $pid: its client has read nothing for [\d.]+ s \(stall_timeout 2\.000 s of policy "stalled"\)/, $log),
 		1, 'the worker logs that stall_timeout ends the session');
-	my $client = $host->address . ' port ' . $reader->port;
+	my $client = $host->address . ':' . $reader->port;
 	is($node->log_count(qr/DETAIL:  Client \Q$client\E: silent for [\d.]+ s, state ESTABLISHED, timer persist, /, $log),
 		1, 'the log message\'s detail has the state of the connection');
 	sleep 3;

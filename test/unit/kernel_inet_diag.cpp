@@ -1,5 +1,5 @@
-// inet_diag's messages as bytes: replies whole, cut, overlong and hostile, and the
-// port filter against the rules of the kernel's own interpreter.
+// inet_diag's messages as bytes: complete, cut, overlong and malformed replies, and the
+// port filter compared with the rules of the kernel's interpreter.
 #include "kernel/inet_diag.hpp"
 
 #include <cstring>
@@ -50,8 +50,8 @@ Bytes payload(const inet_diag_msg &m = message())
 	return bytes;
 }
 
-// Appends an attribute that claims `claimed` bytes (header included) but has those of
-// `content`; 0 claims the truth.
+// Appends an attribute with `content` whose length field is `claimed` bytes, including
+// the header; 0: the real length.
 void append(Bytes &bytes, int type, const Bytes &content, std::uint16_t claimed = 0)
 {
 	nlattr a{};
@@ -64,7 +64,7 @@ void append(Bytes &bytes, int type, const Bytes &content, std::uint16_t claimed 
 	bytes.resize((bytes.size() + 3) / 4 * 4);
 }
 
-// From a heap block of exactly that size, so that ASan sees each overread.
+// Parses a heap block of exactly this size, so that ASan detects each overread.
 bool parse(const Bytes &bytes, SocketFacts &facts)
 {
 	const std::unique_ptr<unsigned char[]> exact(new unsigned char[bytes.size()]);
@@ -83,7 +83,7 @@ Bytes whole_reply()
 	return bytes;
 }
 
-// The kernel's inet_diag_bc_run() for the operations used, which is what decides.
+// The kernel's inet_diag_bc_run() for the operations used.
 bool kernel_accepts(const std::vector<inet_diag_bc_op> &program, std::uint16_t sport)
 {
 	int left = static_cast<int>(program.size() * sizeof(inet_diag_bc_op));
@@ -114,7 +114,7 @@ bool kernel_accepts(const std::vector<inet_diag_bc_op> &program, std::uint16_t s
 
 } // namespace
 
-TEST(InetDiagReply, WholeIsRead)
+TEST(InetDiagReply, ReadsACompleteReply)
 {
 	SocketFacts f;
 	ASSERT_TRUE(parse(whole_reply(), f));
@@ -141,7 +141,7 @@ TEST(InetDiagReply, WholeIsRead)
 	EXPECT_STREQ(f.congestion, "cubic");
 }
 
-TEST(InetDiagReply, EveryCutIsSafe)
+TEST(InetDiagReply, ReadsAReplyCutAnywhere)
 {
 	const Bytes whole = whole_reply();
 	for (std::size_t n = 0; n < whole.size(); n++)
@@ -150,13 +150,13 @@ TEST(InetDiagReply, EveryCutIsSafe)
 		const bool ok = parse(Bytes(whole.begin(), whole.begin() + n), f);
 		EXPECT_EQ(ok, n >= sizeof(inet_diag_msg)) << n;
 		EXPECT_EQ(f.found, ok);
-		// An attribute counts only when it is whole.
+		// An attribute is used only if it is complete.
 		EXPECT_EQ(f.info.received, n >= 72 + 8 + 284 ? 280U : 0U) << n;
 		EXPECT_EQ(f.memory_count, n >= 72 + 8 + 284 + 40 ? 9 : 0) << n;
 	}
 }
 
-TEST(InetDiagReply, OverlongClaimEndsTheWalk)
+TEST(InetDiagReply, StopsAtAnAttributeThatIsTooLong)
 {
 	for (const unsigned claimed : {5U, 8U, 9U, 100U, 0x7fffU, 0xffffU})
 	{
@@ -168,7 +168,7 @@ TEST(InetDiagReply, OverlongClaimEndsTheWalk)
 	}
 }
 
-TEST(InetDiagReply, TooSmallClaimEndsTheWalk)
+TEST(InetDiagReply, StopsAtAnAttributeThatIsTooShort)
 {
 	for (std::uint16_t claimed = 1; claimed < 4; claimed++)
 	{
@@ -181,8 +181,9 @@ TEST(InetDiagReply, TooSmallClaimEndsTheWalk)
 	}
 }
 
-// An attribute that ends in the last, unpadded byte: the next one would begin beyond.
-TEST(InetDiagReply, UnpaddedEndIsSafe)
+// An attribute that ends in the last, unpadded byte: the next one would begin after the
+// end.
+TEST(InetDiagReply, ReadsAnUnpaddedLastAttribute)
 {
 	for (std::size_t extra = 1; extra < 4; extra++)
 	{
@@ -194,10 +195,10 @@ TEST(InetDiagReply, UnpaddedEndIsSafe)
 	}
 }
 
-TEST(InetDiagReply, OddContents)
+TEST(InetDiagReply, ReadsUnexpectedAttributeContents)
 {
 	Bytes bytes = payload();
-	append(bytes, INET_DIAG_CONG, Bytes(300, 'x'));     // no end, too long
+	append(bytes, INET_DIAG_CONG, Bytes(300, 'x'));     // not terminated, too long
 	append(bytes, INET_DIAG_SKMEMINFO, Bytes(7, 0x02)); // not whole words
 	append(bytes, INET_DIAG_INFO, Bytes(1000, 0x01));
 	SocketFacts f;
@@ -216,7 +217,7 @@ TEST(InetDiagReply, OddContents)
 	EXPECT_EQ(f.info.received, 0U);
 }
 
-TEST(InetDiagReply, UnknownNumbers)
+TEST(InetDiagReply, ReadsUnknownStatesAndTimers)
 {
 	inet_diag_msg m = message();
 	m.idiag_timer = 5; // delayed ACK
@@ -232,7 +233,7 @@ TEST(InetDiagReply, UnknownNumbers)
 	EXPECT_FALSE(f.found);
 }
 
-TEST(InetDiagReply, NoiseIsSafe)
+TEST(InetDiagReply, ReadsRandomBytes)
 {
 	std::mt19937 random(1);
 	const Bytes whole = whole_reply();
@@ -250,7 +251,7 @@ TEST(InetDiagReply, NoiseIsSafe)
 	}
 }
 
-TEST(InetDiagRequest, NamesExactlyTheSocket)
+TEST(InetDiagRequest, IdentifiesTheSocketExactly)
 {
 	SocketId id{};
 	id.local = {6, 5432, {0x20, 1}};
@@ -274,7 +275,7 @@ TEST(InetDiagRequest, NamesExactlyTheSocket)
 	EXPECT_EQ(none.id.idiag_cookie[1], INET_DIAG_NOCOOKIE);
 }
 
-TEST(InetDiagIsWanted, CookieAndPorts)
+TEST(InetDiagIsWanted, ComparesCookieAndPorts)
 {
 	SocketId a{};
 	a.local = {4, 5432, {127, 0, 0, 1}};
@@ -289,7 +290,7 @@ TEST(InetDiagIsWanted, CookieAndPorts)
 	EXPECT_FALSE(is_wanted(a, b));
 }
 
-TEST(InetDiagIsWanted, WithoutCookieTheAddressesToo)
+TEST(InetDiagIsWanted, ComparesAddressesWithoutACookie)
 {
 	SocketId a{};
 	a.local = {4, 5432, {127, 0, 0, 1}};
@@ -304,7 +305,7 @@ TEST(InetDiagIsWanted, WithoutCookieTheAddressesToo)
 	EXPECT_FALSE(is_wanted(a, b));
 }
 
-TEST(InetDiagFilter, AcceptsThePortsAndNoOther)
+TEST(InetDiagFilter, AcceptsOnlyTheGivenPorts)
 {
 	const std::vector<std::vector<std::uint16_t>> sets = {
 		{5432},     {5432, 5433},    {5433, 5432, 5433, 6432},
@@ -321,17 +322,17 @@ TEST(InetDiagFilter, AcceptsThePortsAndNoOther)
 	}
 }
 
-TEST(InetDiagFilter, NeighboursAreOneRange)
+TEST(InetDiagFilter, MergesAdjacentPorts)
 {
 	EXPECT_EQ(local_port_filter({1, 2, 3, 4, 5}).size(), local_port_filter({9}).size());
 }
 
-TEST(InetDiagFilter, NoPortsNoProgram)
+TEST(InetDiagFilter, IsEmptyWithoutPorts)
 {
 	EXPECT_TRUE(local_port_filter({}).empty());
 }
 
-TEST(InetDiagFilter, LongestJump)
+TEST(InetDiagFilter, HoldsTheLongestJump)
 {
 	std::vector<std::uint16_t> ports;
 	for (int i = 0; i < 3276; i++)

@@ -1,4 +1,4 @@
-// keepalive_kernel()'s rows, from a made-up /proc and from the real one.
+// keepalive_kernel()'s rows, from an artificial /proc and from the real one.
 #include "kernel/kernel_settings.hpp"
 
 #include "kernel_loopback.hpp"
@@ -25,7 +25,7 @@ const KernelSetting &row(const std::vector<KernelSetting> &rows, const std::stri
 
 } // namespace
 
-TEST(KernelSettings, FromFiles)
+TEST(KernelSettings, AreReadFromFiles)
 {
 	const Tree tree;
 	tree.write("proc/sys/net/ipv4/tcp_keepalive_time", "7200\n");
@@ -51,7 +51,7 @@ TEST(KernelSettings, FromFiles)
 	EXPECT_EQ(row(rows, "sockstat_tcp6_inuse").setting, "4");
 }
 
-TEST(KernelSettings, WhatIsAbsentSaysWhy)
+TEST(KernelSettings, GiveAReasonWhenAbsent)
 {
 	const Tree tree;
 	tree.write("proc/net/sockstat", "TCP: inuse\n");
@@ -69,13 +69,13 @@ TEST(KernelSettings, WhatIsAbsentSaysWhy)
 	          std::string::npos);
 }
 
-TEST(KernelSettings, OfTheRunningKernel)
+TEST(KernelSettings, AreReadFromTheRunningKernel)
 {
 	const auto rows = kernel_settings();
 	std::set<std::string> names;
 	for (const KernelSetting &r : rows)
 	{
-		EXPECT_TRUE(names.insert(r.name).second) << r.name << " twice";
+		EXPECT_TRUE(names.insert(r.name).second) << r.name << " is a duplicate";
 		EXPECT_FALSE(r.description.empty());
 		EXPECT_FALSE(r.source.empty());
 	}
@@ -90,7 +90,7 @@ TEST(KernelSettings, OfTheRunningKernel)
 	EXPECT_GE(std::stoi(row(kernel_settings(), "sockstat_tcp_inuse").setting.value()), 1);
 }
 
-TEST(IntegerSysctl, OnlyWholeNumbers)
+TEST(IntegerSysctl, AcceptsOnlyWholeNumbers)
 {
 	const Tree tree;
 	tree.write("proc/sys/net/ipv4/good", "120000\n");

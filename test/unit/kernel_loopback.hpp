@@ -1,4 +1,4 @@
-// Listeners and connections on loopback for tests of what the kernel says of sockets.
+// Listeners and connections on the loopback interface.
 #pragma once
 
 #include "kernel/socket.hpp"
@@ -135,7 +135,7 @@ inline void set(int fd, int level, int option, int value)
 class Listener
 {
   public:
-	// dual_stack: an IPv6 listener that takes IPv4 clients too.
+	// dual_stack: an IPv6 listener that accepts IPv4 clients too.
 	explicit Listener(const std::string &ip = "127.0.0.1", bool dual_stack = false,
 	                  unsigned scope = 0, std::uint16_t wanted_port = 0)
 	{
@@ -153,10 +153,10 @@ class Listener
 	std::uint16_t port;
 };
 
-// A connection to a listener; `server` is what a backend would hold.
+// A connection to a listener.  `server` is the socket that a backend would hold.
 struct Connection
 {
-	// client_port: 0 for any; else one at 127.0.0.1.
+	// client_port: 0 for any port, else a port of 127.0.0.1.
 	explicit Connection(Listener &listener, const std::string &ip = "127.0.0.1",
 	                    unsigned scope = 0, std::uint16_t client_port = 0)
 	{

@@ -1,5 +1,5 @@
-// Runs a test's body in a child process with a network namespace of its own, where it
-// may do to the loopback interface what it likes.
+// Runs a test's body in a child process with a network namespace of its own, where it can
+// change the loopback interface.
 #pragma once
 
 #include "kernel_loopback.hpp"
@@ -16,10 +16,10 @@
 class OwnNetwork
 {
   public:
-	// Exit status of a child that may not have a network namespace.
+	// Exit status of a child that cannot create a network namespace.
 	static constexpr int not_allowed = 77;
 
-	// body(OwnNetwork &) returns 0 for success; so does this.
+	// body(OwnNetwork &) returns 0 for success, and so does this function.
 	template <typename Body> static int run(Body body)
 	{
 		const pid_t child = fork();
@@ -52,7 +52,7 @@ class OwnNetwork
 		loopback::check(ioctl(control_, SIOCSIFFLAGS, &request), "SIOCSIFFLAGS");
 	}
 
-	// Gives the loopback interface this address; false where there is no IPv6.
+	// Adds this address to the loopback interface.  Returns false without IPv6.
 	bool add_ipv6(const char *address)
 	{
 		const loopback::Fd socket(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));

@@ -1,4 +1,4 @@
-// Sockets and children of processes, from a made-up /proc and from the real one.
+// Sockets and children of processes, from an artificial /proc and from the real one.
 #include "kernel/proc_fd.hpp"
 
 #include "kernel_loopback.hpp"
@@ -25,7 +25,7 @@ std::vector<std::uint32_t> inodes(const std::vector<ProcessSocket> &sockets, pid
 	return found;
 }
 
-// A child process that waits to be killed.
+// A child process that waits until it is killed.
 class Child
 {
   public:
@@ -49,7 +49,7 @@ class Child
 
 } // namespace
 
-TEST(ProcessSockets, OnlySocketsCount)
+TEST(ProcessSockets, ContainOnlySockets)
 {
 	const Tree tree;
 	tree.link("proc/10/fd/0", "/dev/null");
@@ -72,7 +72,7 @@ TEST(ProcessSockets, OnlySocketsCount)
 	EXPECT_EQ(found.size(), 4U);
 }
 
-TEST(ProcessSockets, OfARealProcess)
+TEST(ProcessSockets, AreReadFromARealProcess)
 {
 	loopback::Listener listener;
 	Child child; // has it too
@@ -91,7 +91,7 @@ TEST(ProcessSockets, OfARealProcess)
 	EXPECT_TRUE(process_sockets({ended}).empty());
 }
 
-TEST(HoldsSocket, ByAnyDescriptor)
+TEST(HoldsSocket, LooksAtEveryDescriptor)
 {
 	const Tree tree;
 	tree.link("proc/10/fd/3", "socket:[111]");
@@ -111,7 +111,7 @@ TEST(HoldsSocket, ByAnyDescriptor)
 	EXPECT_FALSE(holds_socket(30, 111, likely, tree.root()));
 }
 
-TEST(ShowsSockets, OfThoseThatThereAre)
+TEST(ShowsSockets, IsTrueOnlyForReadableProcesses)
 {
 	const Tree tree;
 	tree.link("proc/10/fd/3", "/dev/null");
@@ -121,7 +121,7 @@ TEST(ShowsSockets, OfThoseThatThereAre)
 	EXPECT_FALSE(shows_sockets(30, tree.root()));
 }
 
-TEST(IsChildOf, ByItsStat)
+TEST(IsChildOf, ReadsTheParentFromStat)
 {
 	const Tree tree;
 	tree.write("proc/20/stat", "20 (a) R 1 (b) ) S 10 20 20 0\n");
@@ -130,7 +130,7 @@ TEST(IsChildOf, ByItsStat)
 	EXPECT_FALSE(is_child_of(30, 10, tree.root()));
 }
 
-TEST(ChildrenOf, RealOnes)
+TEST(ChildrenOf, AreReadFromARealProcess)
 {
 	Child a;
 	Child b;
@@ -146,7 +146,7 @@ TEST(ChildrenOf, RealOnes)
 	EXPECT_TRUE(children_of(ended).empty());
 }
 
-TEST(ChildrenOf, TheKernelsListOfEveryThread)
+TEST(ChildrenOf, ReadsTheChildrenOfEveryThread)
 {
 	const Tree tree;
 	tree.write("proc/10/task/10/children", "30 20 ");
@@ -154,7 +154,7 @@ TEST(ChildrenOf, TheKernelsListOfEveryThread)
 	EXPECT_EQ(children_of(10, tree.root()), (std::vector<pid_t>{20, 25, 30}));
 }
 
-TEST(ChildrenOf, WithoutTheKernelsList)
+TEST(ChildrenOf, ScansProcWithoutTheChildrenFile)
 {
 	const Tree tree;
 	tree.write("proc/10/task/10/comm", "postgres\n");

@@ -1,5 +1,5 @@
-// /proc/net/tcp and tcp6: lines of real kernels, odd ones, and the running kernel's
-// files against what netlink says of the same sockets.
+// /proc/net/tcp and tcp6: lines of real kernels, unusual lines, and the running kernel's
+// files compared with netlink's answers about the same sockets.
 #include "kernel/proc_net.hpp"
 
 #include "kernel/sock_diag.hpp"
@@ -56,7 +56,7 @@ bool fails(const std::string &line)
 } // namespace
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-TEST(ProcNetLine, Listener)
+TEST(ProcNetLine, ReadsAListener)
 {
 	const SocketFacts f = parse(listener_line);
 	EXPECT_EQ(f.state, TcpState::listen);
@@ -69,7 +69,7 @@ TEST(ProcNetLine, Listener)
 	EXPECT_EQ(f.info.received, 0U);
 }
 
-TEST(ProcNetLine, UnansweredProbes)
+TEST(ProcNetLine, ReadsUnansweredProbes)
 {
 	const SocketFacts f = parse(probing_line);
 	EXPECT_EQ(f.state, TcpState::established);
@@ -85,7 +85,7 @@ TEST(ProcNetLine, UnansweredProbes)
 	EXPECT_EQ(parse(probing_line, 1000).timer_expires_ms, 500U);
 }
 
-TEST(ProcNetLine, Retransmissions)
+TEST(ProcNetLine, ReadsRetransmissions)
 {
 	const SocketFacts f = parse(retransmitting_line);
 	EXPECT_EQ(f.timer, Timer::retransmit);
@@ -93,7 +93,7 @@ TEST(ProcNetLine, Retransmissions)
 	EXPECT_EQ(f.send_queue, 256U);
 }
 
-TEST(ProcNetLine, MappedInIPv6)
+TEST(ProcNetLine, ReadsAnIPv4MappedAddress)
 {
 	const SocketFacts f = parse(v6_line);
 	EXPECT_EQ(f.state, TcpState::close_wait);
@@ -103,7 +103,7 @@ TEST(ProcNetLine, MappedInIPv6)
 }
 #endif
 
-TEST(ProcNetLine, OddOnes)
+TEST(ProcNetLine, ReadsUnusualLines)
 {
 	EXPECT_TRUE(fails(""));
 	EXPECT_TRUE(fails("\n"));
@@ -115,11 +115,11 @@ TEST(ProcNetLine, OddOnes)
 	EXPECT_TRUE(fails("   0: 000000000:1538 00000000:0000 0A 0:0 0:0 0 0 0 0"));
 	EXPECT_TRUE(fails("   0: 00000000:1538 00000000:0000 FFF 0:0 0:0 0 0 0 0"));
 	EXPECT_TRUE(fails("   0: 00000000:1538 00000000:0000 0A 00 0:0 0 0 0 0"));
-	// Ends of different families.
+	// Addresses of different families.
 	const std::string zero(32, '0');
 	EXPECT_TRUE(fails("   0: 00000000:1538 " + zero + ":0000 0A 0:0 0:0 0 0 0 0"));
 	EXPECT_FALSE(fails("   0: " + zero + ":1538 " + zero + ":0000 0A 0:0 0:0 0 0 0 0"));
-	// A negative count of probes, a timer far away, unknown timer.
+	// A negative number of probes, a timer that expires very late, an unknown timer.
 	const SocketFacts f =
 		parse("0: 00000000:1538 00000000:0000 01 0:0 02:FFFFFFFFFFFFFFFF 0 0 -1 0");
 	EXPECT_EQ(f.retransmits, 0);
@@ -128,7 +128,7 @@ TEST(ProcNetLine, OddOnes)
 	          Timer::off);
 }
 
-TEST(ProcNetLine, EveryCutAndNoiseIsSafe)
+TEST(ProcNetLine, ReadsCutAndRandomLines)
 {
 	std::mt19937 random(1);
 	const std::string whole = v6_line;
@@ -148,7 +148,7 @@ TEST(ProcNetLine, EveryCutAndNoiseIsSafe)
 	}
 }
 
-TEST(ProcNetFile, FiltersByPortAndPassesOverOddLines)
+TEST(ProcNetFile, FiltersByPortAndSkipsInvalidLines)
 {
 	const Tree tree;
 	tree.write("proc/net/tcp", std::string(header) + listener_line + "rubbish\n" +
@@ -161,7 +161,7 @@ TEST(ProcNetFile, FiltersByPortAndPassesOverOddLines)
 	EXPECT_EQ(read_proc_net({}, tree.root()).size(), 3U);
 }
 
-TEST(ProcNetFile, AbsentIsAnError)
+TEST(ProcNetFile, FailsWhenAbsent)
 {
 	const Tree tree;
 	try
@@ -175,7 +175,7 @@ TEST(ProcNetFile, AbsentIsAnError)
 	}
 }
 
-TEST(ProcNet, SaysWhatNetlinkSays)
+TEST(ProcNet, AgreesWithNetlink)
 {
 	Listener listener;
 	std::vector<Connection> connections;

@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// A child that has done what it is given when this is constructed, and then waits.
+// A child process that runs a function while this is constructed, and then waits.
 class Process
 {
   public:

@@ -1,5 +1,5 @@
-// The sockets of a server: here a process with children that are as a postmaster and
-// its backends.
+// The sockets of a server: here a process with children, in place of a postmaster and its
+// backends.
 #include "kernel/read_sockets.hpp"
 #include "kernel/server_sockets.hpp"
 #include "kernel/sock_diag.hpp"
@@ -28,14 +28,14 @@ std::uint32_t inode_of(int fd)
 	return static_cast<std::uint32_t>(s.st_ino);
 }
 
-// The one with that inode; all must be there once.
+// The socket with this inode.  It must be present exactly once.
 const ServerSocket *find(const std::vector<ServerSocket> &sockets, std::uint32_t inode)
 {
 	const ServerSocket *found = nullptr;
 	for (const ServerSocket &s : sockets)
 		if (s.facts.inode == inode)
 		{
-			EXPECT_EQ(found, nullptr) << "twice";
+			EXPECT_EQ(found, nullptr) << "present twice";
 			found = &s;
 		}
 	return found;
@@ -60,7 +60,7 @@ INSTANTIATE_TEST_SUITE_P(NoNetlink, ServerSockets, testing::Values(false),
 
 } // namespace
 
-TEST_P(ServerSockets, ListenersClientsAndOutbound)
+TEST_P(ServerSockets, HasListenersClientsAndOutboundSockets)
 {
 	Listener listener;         // of the "postmaster", inherited by all children
 	Listener elsewhere("::1"); // of another server
@@ -103,12 +103,12 @@ TEST_P(ServerSockets, ListenersClientsAndOutbound)
 	EXPECT_EQ(s->facts.id.remote.port, elsewhere.port);
 
 	EXPECT_EQ(find(found, inode_of(outbound.server)), nullptr)
-		<< "accepted, and with no backend yet";
+		<< "a connection accepted, without a backend yet";
 	EXPECT_TRUE(std::none_of(found.begin(), found.end(),
 	                         [&](const ServerSocket &x) { return x.pid == idle.pid; }));
 }
 
-TEST_P(ServerSockets, AListenerThatIsClosedAlready)
+TEST_P(ServerSockets, SkipsAListenerThatIsClosed)
 {
 	Listener listener;
 	Connection client(listener);
@@ -125,8 +125,8 @@ TEST_P(ServerSockets, AListenerThatIsClosedAlready)
 	EXPECT_EQ(s->kind, SocketKind::outbound);
 }
 
-// Neither a grandchild nor a stranger is one of the server's processes, whoever says so.
-TEST_P(ServerSockets, OnlyTheServersProcesses)
+// Neither a grandchild nor an unrelated process is one of the server's processes.
+TEST_P(ServerSockets, HasOnlySocketsOfTheServersProcesses)
 {
 	Listener listener;
 	Connection c(listener);
@@ -152,7 +152,7 @@ TEST_P(ServerSockets, OnlyTheServersProcesses)
 	munmap(grandchild, sizeof(pid_t));
 }
 
-TEST(ReadServerSockets, GivesAnArrayToFree)
+TEST(ReadServerSockets, ReturnsAnArrayToFree)
 {
 	Listener listener;
 	ServerSocket *sockets;
@@ -166,7 +166,7 @@ TEST(ReadServerSockets, GivesAnArrayToFree)
 	std::free(sockets);
 }
 
-TEST(ReadServerSockets, InASandboxWithoutNetlink)
+TEST(ReadServerSockets, WorksWithoutNetlink)
 {
 	Listener listener;
 	const auto in_sandbox = [&]
@@ -183,7 +183,7 @@ TEST(ReadServerSockets, InASandboxWithoutNetlink)
 		std::free(sockets);
 		_exit(outcome.kind != ReadOutcome::refused ? 2 : found ? 0 : 3);
 	};
-	// In a process started anew: this one may have a netlink socket already.
+	// In a new process, because this one may have a netlink socket already.
 	GTEST_FLAG_SET(death_test_style, "threadsafe");
 	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
 }

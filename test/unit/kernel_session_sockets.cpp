@@ -38,7 +38,7 @@ SessionSocket as_postgresql_knows(int fd, pid_t pid = getpid())
 	return wanted;
 }
 
-// With netlink, and without it.
+// With and without netlink.
 class SessionSockets : public testing::TestWithParam<bool>
 {
   protected:
@@ -60,7 +60,7 @@ INSTANTIATE_TEST_SUITE_P(NoNetlink, SessionSockets, testing::Values(false),
 
 } // namespace
 
-TEST_P(SessionSockets, FoundByProcessAndClient)
+TEST_P(SessionSockets, AreFoundByProcessAndClient)
 {
 	for (const char *ip : {"127.0.0.1", "::1"})
 	{
@@ -75,7 +75,7 @@ TEST_P(SessionSockets, FoundByProcessAndClient)
 	}
 }
 
-TEST_P(SessionSockets, FoundByCookie)
+TEST_P(SessionSockets, AreFoundByCookie)
 {
 	Listener listener;
 	Connection c(listener);
@@ -84,8 +84,9 @@ TEST_P(SessionSockets, FoundByCookie)
 	EXPECT_EQ(f.inode, inode_of(c.server));
 }
 
-// As from a dual-stack listener; PostgreSQL may know the client either way.
-TEST_P(SessionSockets, IPv4MappedClient)
+// As from a dual-stack listener.  PostgreSQL may have the client's address in either
+// form.
+TEST_P(SessionSockets, FindAnIPv4MappedClient)
 {
 	Listener listener("::", true);
 	Connection c(listener, "127.0.0.1");
@@ -94,9 +95,9 @@ TEST_P(SessionSockets, IPv4MappedClient)
 	EXPECT_EQ(find(wanted).inode, inode_of(c.server));
 }
 
-// One client socket's address may be connected to two addresses of a server, or to two
+// One client address and port may be connected to two addresses of a server, or to two
 // servers with the same port.
-TEST_P(SessionSockets, SameClientPortAtTwoAddresses)
+TEST_P(SessionSockets, TellApartTwoConnectionsOfOneClientPort)
 {
 	Listener first("127.0.0.1");
 	Listener second("127.0.0.2", false, 0, first.port);
@@ -106,7 +107,7 @@ TEST_P(SessionSockets, SameClientPortAtTwoAddresses)
 	ASSERT_TRUE(same_endpoint(loopback::remote_address(a.server).endpoint(),
 	                          loopback::remote_address(b.server).endpoint()));
 
-	// Another process that holds only the second one.
+	// Another process that holds only the second socket.
 	Process other([&] { a.server.close(); });
 	b.server.close();
 	const SessionSocket of_a = as_postgresql_knows(a.server);
@@ -121,7 +122,7 @@ TEST_P(SessionSockets, SameClientPortAtTwoAddresses)
 	EXPECT_EQ(found_b.id.local.address[3], 2);
 }
 
-TEST_P(SessionSockets, AnothersSocketIsNotFound)
+TEST_P(SessionSockets, DoNotFindAnotherProcessesSocket)
 {
 	Listener listener;
 	Connection c(listener);
@@ -132,7 +133,7 @@ TEST_P(SessionSockets, AnothersSocketIsNotFound)
 	EXPECT_TRUE(find(as_postgresql_knows(c.server)).found);
 }
 
-TEST_P(SessionSockets, GivenUpByTheKernel)
+TEST_P(SessionSockets, FindAConnectionThatTheKernelHasGivenUp)
 {
 	Listener listener;
 	Connection c(listener);
@@ -148,9 +149,10 @@ TEST_P(SessionSockets, GivenUpByTheKernel)
 		EXPECT_EQ(f.state, TcpState::close);
 	}
 
-	// Its successor with the same addresses is not taken for it.
+	// A new connection with the same addresses is not confused with it.
 	Connection successor(listener, "127.0.0.1", 0, by_client.id.remote.port);
-	EXPECT_EQ(find(by_client).inode, inode_of(successor.server)) << "held here too";
+	EXPECT_EQ(find(by_client).inode, inode_of(successor.server))
+		<< "this process holds it too";
 	Process other([&] { successor.server.close(); });
 	SessionSocket of_other = by_client;
 	of_other.pid = other.pid;
@@ -161,7 +163,7 @@ TEST_P(SessionSockets, GivenUpByTheKernel)
 	}
 }
 
-TEST_P(SessionSockets, AnEndedProcessTellsNothing)
+TEST_P(SessionSockets, FindNothingForAnEndedProcess)
 {
 	Listener listener;
 	Connection c(listener);
@@ -173,7 +175,7 @@ TEST_P(SessionSockets, AnEndedProcessTellsNothing)
 	EXPECT_EQ(f.state, TcpState::unknown);
 }
 
-TEST_P(SessionSockets, ManyOfEachKind)
+TEST_P(SessionSockets, FindManySocketsOfEachKind)
 {
 	Listener v4;
 	Listener v6("::1");
@@ -205,8 +207,8 @@ TEST_P(SessionSockets, ManyOfEachKind)
 	EXPECT_EQ(facts[75].state, TcpState::unknown);
 }
 
-// The door says that netlink is refused, and answers all the same.
-TEST(ReadSessionSockets, InASandboxWithoutNetlink)
+// read_session_sockets() reports that netlink is refused, and returns the sockets.
+TEST(ReadSessionSockets, WorksWithoutNetlink)
 {
 	Listener listener;
 	Connection c(listener);
@@ -224,7 +226,7 @@ TEST(ReadSessionSockets, InASandboxWithoutNetlink)
 		      : facts.inode != inode_of(c.server)  ? 5
 		                                           : 0);
 	};
-	// In a process started anew: this one may have a netlink socket already.
+	// In a new process, because this one may have a netlink socket already.
 	GTEST_FLAG_SET(death_test_style, "threadsafe");
 	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
 }

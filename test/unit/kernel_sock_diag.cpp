@@ -1,4 +1,4 @@
-// SockDiag against the running kernel, with sockets of this process.
+// SockDiag with the running kernel and sockets of this process.
 #include "kernel/sock_diag.hpp"
 
 #include "kernel_loopback.hpp"
@@ -89,7 +89,7 @@ TEST(SockDiagQuery, FindsAnIPv4Socket)
 	EXPECT_STREQ(f.congestion, congestion);
 }
 
-TEST(SockDiagQuery, GivesOnlyTheDetailsAskedFor)
+TEST(SockDiagQuery, ReturnsOnlyTheRequestedDetails)
 {
 	Listener listener;
 	Connection c(listener);
@@ -105,7 +105,7 @@ TEST(SockDiagQuery, GivesOnlyTheDetailsAskedFor)
 TEST(SockDiagQuery, FindsAnIPv6Socket)
 {
 	if (!has_ipv6())
-		GTEST_SKIP() << "no IPv6";
+		GTEST_SKIP() << "IPv6 is not available";
 	Listener listener("::1");
 	Connection c(listener, "::1");
 	SockDiag diag;
@@ -115,11 +115,11 @@ TEST(SockDiagQuery, FindsAnIPv6Socket)
 	EXPECT_EQ(f.inode, inode_of(c.server));
 }
 
-// By its own mapped addresses and by the IPv4 ones.
+// By its IPv4-mapped addresses and by the IPv4 addresses.
 TEST(SockDiagQuery, FindsAnIPv4MappedSocket)
 {
 	if (!has_ipv6())
-		GTEST_SKIP() << "no IPv6";
+		GTEST_SKIP() << "IPv6 is not available";
 	Listener listener("::", true);
 	Connection c(listener, "127.0.0.1");
 	SocketId id = id_of(c.server);
@@ -135,7 +135,7 @@ TEST(SockDiagQuery, FindsAnIPv4MappedSocket)
 	EXPECT_EQ(ask(diag, id).inode, inode_of(c.server));
 }
 
-TEST(SockDiagQuery, WrongCookieIsNotFound)
+TEST(SockDiagQuery, DoesNotFindAWrongCookie)
 {
 	Listener listener;
 	Connection c(listener);
@@ -144,10 +144,10 @@ TEST(SockDiagQuery, WrongCookieIsNotFound)
 	id.cookie++;
 	EXPECT_FALSE(ask(diag, id).found);
 	id.cookie = 0;
-	EXPECT_TRUE(ask(diag, id).found) << "without a cookie the addresses decide";
+	EXPECT_TRUE(ask(diag, id).found) << "without a cookie the addresses are compared";
 }
 
-TEST(SockDiagQuery, ListenerDoesNotAnswerForAVanishedConnection)
+TEST(SockDiagQuery, DoesNotReturnTheListenerOfAClosedConnection)
 {
 	Listener listener;
 	Connection c(listener);
@@ -161,7 +161,7 @@ TEST(SockDiagQuery, ListenerDoesNotAnswerForAVanishedConnection)
 	EXPECT_EQ(f.inode, 0U);
 }
 
-TEST(SockDiagQuery, ShowsAListenersQueue)
+TEST(SockDiagQuery, ReadsAListenersQueue)
 {
 	Listener listener;
 	Connection accepted(listener);
@@ -181,11 +181,12 @@ TEST(SockDiagQuery, ShowsAListenersQueue)
 	EXPECT_GT(f.send_queue, 1U);
 }
 
-TEST(SockDiagQuery, SeesUnreadAndUnacknowledged)
+TEST(SockDiagQuery, ReadsUnreadAndUnacknowledgedBytes)
 {
 	Listener listener;
 	Connection c(listener);
-	// The client does not read: its window closes, and persist or retransmit runs.
+	// The client does not read: its window closes, and the persist or the retransmission
+	// timer runs.
 	loopback::set(c.server, SOL_SOCKET, SO_SNDBUF, 1 << 20);
 	std::string data(1 << 16, 'x');
 	while (send(c.server, data.data(), data.size(), MSG_DONTWAIT) > 0)
@@ -198,7 +199,7 @@ TEST(SockDiagQuery, SeesUnreadAndUnacknowledged)
 	EXPECT_EQ(f.timer, Timer::persist);
 }
 
-TEST(SockDiagQuery, SeesAFin)
+TEST(SockDiagQuery, ReadsTheStateAfterAFin)
 {
 	Listener listener;
 	Connection c(listener);
@@ -208,8 +209,8 @@ TEST(SockDiagQuery, SeesAFin)
 	EXPECT_EQ(ask(diag, id_of(c.server)).state, TcpState::close_wait);
 }
 
-// The network is gone: an idle connection's probes, a busy one's retransmissions.
-TEST(SockDiagQuery, SeesProbesAndRetransmissions)
+// Without network: probes of an idle connection, retransmissions of a busy one.
+TEST(SockDiagQuery, ReadsProbesAndRetransmissions)
 {
 	const int result = OwnNetwork::run(
 		[](OwnNetwork &network)
@@ -243,11 +244,11 @@ TEST(SockDiagQuery, SeesProbesAndRetransmissions)
 			return 0;
 		});
 	if (result == OwnNetwork::not_allowed)
-		GTEST_SKIP() << "may not make a network namespace";
+		GTEST_SKIP() << "cannot create a network namespace";
 	EXPECT_EQ(result, 0);
 }
 
-TEST(SockDiagQuery, NoFamilyIsNotFound)
+TEST(SockDiagQuery, DoesNotFindASocketWithoutAFamily)
 {
 	Listener listener;
 	Connection c(listener);
@@ -261,14 +262,14 @@ TEST(SockDiagQuery, NoFamilyIsNotFound)
 	diag.query(wanted, 0, answers, {});
 }
 
-TEST(SockDiagQuery, AThousandInOrder)
+TEST(SockDiagQuery, ReturnsAThousandSocketsInOrder)
 {
 	rlimit files;
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
 	if (files.rlim_cur < 2100)
-		GTEST_SKIP() << "too few files allowed";
+		GTEST_SKIP() << "the limit of open files is too low";
 
 	Listener listener;
 	std::vector<Connection> connections;
@@ -309,8 +310,8 @@ TEST(SockDiagQuery, AThousandInOrder)
 		c.abort();
 }
 
-// With room for a few replies only, the kernel drops most of a batch's.
-TEST(SockDiagQuery, LostAnswersAreAskedForAgain)
+// With a small receive buffer the kernel drops most replies of a batch.
+TEST(SockDiagQuery, RepeatsLostRequests)
 {
 	Listener listener;
 	std::vector<Connection> connections;
@@ -361,7 +362,7 @@ TEST(SockDiagDump, FiltersByPortsAndStates)
 	EXPECT_EQ(diag.dump(filter).size(), 2U);
 }
 
-TEST(SockDiagDump, TimeWaitCanBeLeftOut)
+TEST(SockDiagDump, CanLeaveOutTimeWait)
 {
 	Listener listener;
 	{
@@ -383,10 +384,10 @@ TEST(SockDiagDump, TimeWaitCanBeLeftOut)
 	EXPECT_EQ(diag.dump(filter).size(), 1U);
 }
 
-TEST(SockDiagDump, MappedSocketsAreInIPv6)
+TEST(SockDiagDump, HasIPv4MappedSocketsInIPv6)
 {
 	if (!has_ipv6())
-		GTEST_SKIP() << "no IPv6";
+		GTEST_SKIP() << "IPv6 is not available";
 	Listener listener("::", true);
 	Connection c(listener, "127.0.0.1");
 	SockDiag diag;
@@ -400,8 +401,8 @@ TEST(SockDiagDump, MappedSocketsAreInIPv6)
 	EXPECT_EQ(found[0].id.cookie, loopback::cookie(c.server));
 }
 
-// More than one read of the dump, then exact questions on the same socket.
-TEST(SockDiagDump, ManySocketsThenAQuery)
+// More than one read of the dump, then exact requests over the same netlink socket.
+TEST(SockDiagDump, ReturnsManySocketsAndAllowsAQueryAfterwards)
 {
 	Listener listener;
 	std::vector<Connection> connections;
@@ -420,7 +421,7 @@ TEST(SockDiagDump, ManySocketsThenAQuery)
 		c.abort();
 }
 
-TEST(SockDiagDump, ManyPortsPassTheKernelsAudit)
+TEST(SockDiagDump, WorksWithManyPorts)
 {
 	Listener listener;
 	SockDiag diag;
@@ -435,7 +436,7 @@ TEST(SockDiagDump, ManyPortsPassTheKernelsAudit)
 	                        { return f.id.local.port == listener.port; }));
 }
 
-TEST(SockDiag, ManyAtATimeAndMoved)
+TEST(SockDiag, CanBeOpenedManyTimesAndMoved)
 {
 	Listener listener;
 	Connection c(listener);
@@ -447,7 +448,7 @@ TEST(SockDiag, ManyAtATimeAndMoved)
 	EXPECT_TRUE(ask(a, id_of(c.server)).found);
 }
 
-TEST(SockDiag, RefusalIsTold)
+TEST(SockDiag, ReportsARefusal)
 {
 	for (const int error : {EPERM, EACCES, EAFNOSUPPORT, EPROTONOSUPPORT, ENOENT})
 		EXPECT_TRUE(SockDiagError(error, "").is_refused()) << error;
@@ -455,8 +456,8 @@ TEST(SockDiag, RefusalIsTold)
 		EXPECT_FALSE(SockDiagError(error, "").is_refused()) << error;
 }
 
-// No file left: an error with its errno, but not a refusal.
-TEST(SockDiag, NoFileIsNoRefusal)
+// No file descriptor left: an error with its errno, not a refusal.
+TEST(SockDiag, DoesNotReportAFileLimitAsARefusal)
 {
 	rlimit old;
 	getrlimit(RLIMIT_NOFILE, &old);
@@ -479,8 +480,8 @@ TEST(SockDiag, NoFileIsNoRefusal)
 	EXPECT_FALSE(refused);
 }
 
-// A sandbox without netlink, as container runtimes make it with seccomp.
-TEST(SockDiag, ForbiddenNetlinkIsARefusal)
+// A sandbox without netlink, as container runtimes create with seccomp.
+TEST(SockDiag, ReportsForbiddenNetlinkAsARefusal)
 {
 	const auto in_sandbox = []
 	{

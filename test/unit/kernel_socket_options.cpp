@@ -1,4 +1,4 @@
-// Options read and set on real sockets, and what identifies a socket.
+// Reading and setting options of real sockets, and identifying a socket.
 #include "kernel/socket_options.hpp"
 
 #include "kernel/sock_diag.hpp"
@@ -33,7 +33,7 @@ int system_default(const char *name)
 
 } // namespace
 
-TEST(SocketOptions, DefaultsAreTheSystems)
+TEST(SocketOptions, HaveTheSystemsDefaults)
 {
 	Listener listener;
 	Connection c(listener);
@@ -46,7 +46,7 @@ TEST(SocketOptions, DefaultsAreTheSystems)
 	EXPECT_EQ(o.user_timeout_ms, 0);
 }
 
-TEST(SocketOptions, WhatIsSetIsRead)
+TEST(SocketOptions, ReadBackWhatWasSet)
 {
 	Listener listener;
 	Connection c(listener);
@@ -70,7 +70,7 @@ TEST(SocketOptions, WhatIsSetIsRead)
 	EXPECT_EQ(o.user_timeout_ms, 0);
 }
 
-TEST(SocketOptions, BytesUnreadOutliveAFin)
+TEST(SocketOptions, CountUnreadBytesAfterAFin)
 {
 	Listener listener;
 	Connection c(listener);
@@ -86,7 +86,7 @@ TEST(SocketOptions, BytesUnreadOutliveAFin)
 	EXPECT_EQ(unread_bytes(-1), 0);
 }
 
-TEST(SocketOptions, BeyondTheBoundsIsAnError)
+TEST(SocketOptions, RefuseValuesOutOfBounds)
 {
 	Listener listener;
 	Connection c(listener);
@@ -105,7 +105,7 @@ TEST(SocketOptions, BeyondTheBoundsIsAnError)
 	EXPECT_EQ(errno, 0);
 }
 
-TEST(SocketOptions, ErrnoIsKept)
+TEST(SocketOptions, KeepErrno)
 {
 	Options o;
 	SocketId id;
@@ -116,7 +116,7 @@ TEST(SocketOptions, ErrnoIsKept)
 	EXPECT_EQ(errno, ENOTTY);
 }
 
-TEST(SocketOptions, AUnixSocketHasNone)
+TEST(SocketOptions, FailOnAUnixSocket)
 {
 	int ends[2];
 	ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
@@ -128,8 +128,8 @@ TEST(SocketOptions, AUnixSocketHasNone)
 	EXPECT_EQ(read_socket_id(a, id), EAFNOSUPPORT);
 }
 
-// A pending error is its owner's: reading everything here leaves it.
-TEST(SocketOptions, APendingErrorIsLeftToTheOwner)
+// A pending error belongs to the socket's owner: reading the options does not clear it.
+TEST(SocketOptions, LeaveAPendingErrorToTheOwner)
 {
 	Listener listener;
 	Connection c(listener);
@@ -148,7 +148,7 @@ TEST(SocketOptions, APendingErrorIsLeftToTheOwner)
 	EXPECT_EQ(errno, ECONNRESET);
 }
 
-TEST(SocketId, IsTheSocket)
+TEST(SocketId, IdentifiesTheSocket)
 {
 	Listener listener;
 	Connection c(listener);
@@ -166,7 +166,7 @@ TEST(SocketId, IsTheSocket)
 	EXPECT_TRUE(same_endpoint(other.local, id.remote));
 }
 
-TEST(SocketId, AListenerHasNoPeer)
+TEST(SocketId, OfAListenerHasNoPeer)
 {
 	Listener listener;
 	SocketId id;
@@ -176,9 +176,9 @@ TEST(SocketId, AListenerHasNoPeer)
 	EXPECT_NE(id.cookie, 0U);
 }
 
-// A connection between link-local addresses is bound to its interface, and the kernel
-// finds it by that only.
-TEST(SocketId, LinkLocalIsFoundThroughItsInterface)
+// A connection between link-local addresses is bound to its interface.  The kernel finds
+// it only by the interface.
+TEST(SocketId, OfALinkLocalConnectionHasItsInterface)
 {
 	const int result = OwnNetwork::run(
 		[](OwnNetwork &network)
@@ -202,6 +202,6 @@ TEST(SocketId, LinkLocalIsFoundThroughItsInterface)
 			return facts.found ? 3 : 0;
 		});
 	if (result == OwnNetwork::not_allowed)
-		GTEST_SKIP() << "may not make a network namespace with IPv6";
+		GTEST_SKIP() << "cannot create a network namespace with IPv6";
 	EXPECT_EQ(result, 0);
 }

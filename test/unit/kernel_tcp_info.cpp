@@ -1,5 +1,5 @@
-// struct tcp_info: the table against the running kernel's own description of it, and
-// decoding of what kernels old and new return.
+// struct tcp_info: the table compared with the running kernel's own description of it,
+// and decoding of what old and new kernels return.
 #include "kernel/tcp_info.hpp"
 
 #include <cstring>
@@ -28,7 +28,7 @@ const TcpInfoField &field(const std::string &name)
 	throw std::out_of_range(name);
 }
 
-// One member of a structure as the kernel's BTF (type information) has it.
+// One member of a structure in the kernel's BTF (type information).
 struct BtfMember
 {
 	std::string name;
@@ -138,13 +138,13 @@ struct Pair
 
 } // namespace
 
-TEST(TcpInfo, TableIsTheRunningKernelsOwn)
+TEST(TcpInfo, TableMatchesTheRunningKernel)
 {
 	const std::vector<BtfMember> kernel = btf_struct("tcp_info");
 	if (kernel.empty())
 		GTEST_SKIP() << "this kernel does not publish BTF";
 
-	// Linux 7.0's last word is re-arranged by decode_tcp_info(), tested below.
+	// decode_tcp_info() rearranges Linux 7.0's last word, which is tested below.
 	std::size_t same = 0;
 	for (const BtfMember &member : kernel)
 	{
@@ -161,7 +161,7 @@ TEST(TcpInfo, TableIsTheRunningKernelsOwn)
 	EXPECT_GE(same, 50U);
 }
 
-TEST(TcpInfo, FieldsFollowEachOtherWithoutGaps)
+TEST(TcpInfo, FieldsHaveNoGaps)
 {
 	unsigned end = 0;
 	for (const TcpInfoField &f : tcp_info_fields)
@@ -205,8 +205,8 @@ TEST(TcpInfo, ReadsARealSocket)
 	EXPECT_EQ(info.total_retrans, theirs.tcpi_total_retrans);
 }
 
-// Every length that a kernel, old or broken, could return.
-TEST(TcpInfo, TrustsOnlyTheBytesReceived)
+// Every length that an old or faulty kernel could return.
+TEST(TcpInfo, UsesOnlyTheReceivedBytes)
 {
 	for (std::size_t length = 0; length <= 400; length++)
 	{
@@ -228,7 +228,7 @@ TEST(TcpInfo, TrustsOnlyTheBytesReceived)
 	}
 }
 
-TEST(TcpInfo, UnalignedBytesAreRead)
+TEST(TcpInfo, ReadsUnalignedBytes)
 {
 	std::vector<unsigned char> bytes(281);
 	const std::uint64_t rate = 0x0102030405060708;
@@ -237,7 +237,7 @@ TEST(TcpInfo, UnalignedBytesAreRead)
 	          rate);
 }
 
-TEST(TcpInfo, NothingReceivedIsNothing)
+TEST(TcpInfo, HasNoFieldsWithoutBytes)
 {
 	const TcpInfo info = decode_tcp_info(nullptr, 0);
 	EXPECT_EQ(info.received, 0U);

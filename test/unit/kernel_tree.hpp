@@ -1,4 +1,4 @@
-// A directory for a test to put files into, in the place of /proc.
+// A directory with a test's own files, in place of /proc.
 #pragma once
 
 #include <cstdlib>

@@ -55,7 +55,7 @@ Evidence unix_socket(int error)
 	return evidence;
 }
 
-TEST(Cause, NamesAreThoseOfTheColumns)
+TEST(Cause, NamesMatchTheColumns)
 {
 	const char *names[] = {
 		"client_closed", "client_vanished",    "reset",           "keepalive_timeout",
@@ -68,7 +68,7 @@ TEST(Cause, NamesAreThoseOfTheColumns)
 		EXPECT_STREQ(guard::cause_name(static_cast<Cause>(i)), names[i]);
 }
 
-TEST(Cause, LostIsWhatNobodyAnnounced)
+TEST(Cause, IsLostUnlessTheEndWasAnnounced)
 {
 	for (int i = 0; i < guard::cause_count; i++)
 	{
@@ -80,7 +80,7 @@ TEST(Cause, LostIsWhatNobodyAnnounced)
 	}
 }
 
-TEST(Cause, TerminateMessageWhateverTheSocketIs)
+TEST(Cause, TerminateMessageCountsInEverySocketState)
 {
 	for (auto state : {TcpState::established, TcpState::close_wait, TcpState::close})
 		for (int error : {0, ECONNRESET, ETIMEDOUT})
@@ -91,7 +91,7 @@ TEST(Cause, TerminateMessageWhateverTheSocketIs)
 		}
 }
 
-TEST(Cause, KilledByWhom)
+TEST(Cause, DependsOnTheSenderOfSigterm)
 {
 	EXPECT_EQ(cause_of(by(SessionEnd::killed, TerminatedBy::postmaster)),
 	          Cause::server_shutdown);
@@ -101,14 +101,14 @@ TEST(Cause, KilledByWhom)
 	          Cause::dead_after);
 	EXPECT_EQ(cause_of(by(SessionEnd::killed, TerminatedBy::watcher_stall_timeout)),
 	          Cause::stall_timeout);
-	// ... also where the connection was dead by then
+	// ... also if the connection was already dead
 	Evidence evidence = timed_out(3, 0, false, 0);
 	evidence.end = SessionEnd::killed;
 	evidence.terminated_by = TerminatedBy::other;
 	EXPECT_EQ(cause_of(evidence), Cause::terminated);
 }
 
-TEST(Cause, Fatal)
+TEST(Cause, OfAFatalMessage)
 {
 	Evidence evidence = by(SessionEnd::fatal);
 	EXPECT_EQ(cause_of(evidence), Cause::terminated);
@@ -116,27 +116,27 @@ TEST(Cause, Fatal)
 	EXPECT_EQ(cause_of(evidence), Cause::authentication_failed);
 }
 
-TEST(Cause, NotTold)
+TEST(Cause, IsUnknownWithoutAnyInformation)
 {
 	EXPECT_EQ(cause_of(by(SessionEnd::not_told)), Cause::unknown);
 }
 
-TEST(Cause, Fin)
+TEST(Cause, OfAFin)
 {
 	EXPECT_EQ(cause_of(ended(TcpState::close_wait, 0)), Cause::client_vanished);
-	// Nobody has told the errno, but the state is there.
+	// The errno is not known, but the state is.
 	Evidence evidence = ended(TcpState::close_wait, 0);
 	evidence.error_not_told = true;
 	EXPECT_EQ(cause_of(evidence), Cause::client_vanished);
-	// What the server then wrote was answered by a reset.
+	// The server then wrote, which was answered with a reset.
 	EXPECT_EQ(cause_of(ended(TcpState::close, EPIPE)), Cause::client_vanished);
-	// The client check: nobody has read.
+	// The client check: nothing was read.
 	evidence = ended(TcpState::close_wait, 0);
 	evidence.end = SessionEnd::connection_lost;
 	EXPECT_EQ(cause_of(evidence), Cause::client_vanished);
 }
 
-TEST(Cause, FinUnderTls)
+TEST(Cause, OfAFinUnderTls)
 {
 	// be_tls_read(): no close_notify
 	EXPECT_EQ(cause_of(ended(TcpState::close_wait, ECONNRESET)), Cause::client_vanished);
@@ -144,14 +144,14 @@ TEST(Cause, FinUnderTls)
 	Evidence evidence = ended(TcpState::close, ECONNRESET);
 	evidence.fin_received = true;
 	EXPECT_EQ(cause_of(evidence), Cause::client_vanished);
-	// close_notify, and the FIN is still on its way
+	// close_notify was received, the FIN not yet
 	EXPECT_EQ(cause_of(ended(TcpState::established, 0)), Cause::client_vanished);
 }
 
-TEST(Cause, ResetIsOfADeadSocket)
+TEST(Cause, ResetNeedsADeadSocket)
 {
 	EXPECT_EQ(cause_of(ended(TcpState::close, ECONNRESET)), Cause::reset);
-	// TLS says so of records that it does not understand.
+	// TLS reports this for invalid records.
 	EXPECT_EQ(cause_of(ended(TcpState::established, ECONNRESET)), Cause::unknown);
 }
 
@@ -162,17 +162,17 @@ TEST(Cause, KeepaliveWithAndWithoutUserTimeout)
 	EXPECT_EQ(cause_of(timed_out(0, 0, false, 0)), Cause::unknown);
 }
 
-TEST(Cause, DataInFlight)
+TEST(Cause, OfATimeoutWithDataInFlight)
 {
 	EXPECT_EQ(cause_of(timed_out(0, 4, true, 0)), Cause::retransmit_timeout);
 	EXPECT_EQ(cause_of(timed_out(0, 4, true, 3000)), Cause::user_timeout);
-	// Unanswered keepalive probes from before the data was written.
+	// Unanswered keepalive probes were sent before the data was written.
 	EXPECT_EQ(cause_of(timed_out(2, 4, true, 0)), Cause::retransmit_timeout);
 	EXPECT_EQ(cause_of(timed_out(2, 4, true, 3000)), Cause::user_timeout);
 	EXPECT_EQ(cause_of(timed_out(20, 4, true, 3000)), Cause::user_timeout);
 }
 
-TEST(Cause, ZeroWindow)
+TEST(Cause, OfATimeoutWithAZeroWindow)
 {
 	EXPECT_EQ(cause_of(timed_out(15, 0, true, 0)), Cause::retransmit_timeout);
 	EXPECT_EQ(cause_of(timed_out(0, 0, true, 3000)), Cause::user_timeout);
@@ -181,7 +181,7 @@ TEST(Cause, ZeroWindow)
 	EXPECT_EQ(cause_of(timed_out(15, 0, true, 3600000)), Cause::retransmit_timeout);
 }
 
-TEST(Cause, UnreachableIsWhateverIcmpSaid)
+TEST(Cause, UnreachableForEveryIcmpError)
 {
 	for (int error : {EHOSTUNREACH, ENETUNREACH, ECONNREFUSED, EHOSTDOWN, ENONET,
 	                  ENOPROTOOPT, EOPNOTSUPP, EPROTO, EACCES})
@@ -192,12 +192,12 @@ TEST(Cause, UnreachableIsWhateverIcmpSaid)
 	}
 }
 
-TEST(Cause, SocketDestroyedByAnAdministrator)
+TEST(Cause, TerminatedWhenTheSocketWasDestroyed)
 {
 	EXPECT_EQ(cause_of(ended(TcpState::close, ECONNABORTED)), Cause::terminated);
 }
 
-TEST(Cause, UnknownWhereNobodyHasTold)
+TEST(Cause, UnknownWithoutEnoughInformation)
 {
 	Evidence evidence = ended(TcpState::close, 0);
 	EXPECT_EQ(cause_of(evidence), Cause::unknown);
@@ -211,7 +211,7 @@ TEST(Cause, UnknownWhereNobodyHasTold)
 	EXPECT_EQ(cause_of(ended(TcpState::close, EIO)), Cause::unknown);
 }
 
-TEST(Cause, UnixSocket)
+TEST(Cause, OfAUnixSocket)
 {
 	EXPECT_EQ(cause_of(unix_socket(0)), Cause::client_vanished);
 	EXPECT_EQ(cause_of(unix_socket(EPIPE)), Cause::client_vanished);

@@ -31,21 +31,21 @@ Network ipv6(std::uint8_t first, std::uint8_t last, int bits)
 	return network;
 }
 
-TEST(Cover, EverybodyCoversAll)
+TEST(Cover, WithoutANetworkCoversEverything)
 {
 	EXPECT_TRUE(covers(everybody, everybody));
 	EXPECT_TRUE(covers(everybody, ipv4(0, 0, 0, 0, 0)));
 	EXPECT_TRUE(covers(everybody, ipv6(0, 0, 0)));
 }
 
-// Unix sockets are left.
-TEST(Cover, NoNetworkCoversEverybody)
+// It does not cover Unix sockets.
+TEST(Cover, OfANetworkDoesNotCoverAPolicyWithoutOne)
 {
 	EXPECT_FALSE(covers(ipv4(0, 0, 0, 0, 0), everybody));
 	EXPECT_FALSE(covers(ipv6(0, 0, 0), everybody));
 }
 
-TEST(Cover, AFamilyCoversItsOwn)
+TEST(Cover, OfAFamilyCoversThatFamilyOnly)
 {
 	EXPECT_TRUE(covers(ipv4(0, 0, 0, 0, 0), ipv4(10, 0, 0, 0, 8)));
 	EXPECT_TRUE(covers(ipv6(0, 0, 0), ipv6(0xfd, 1, 128)));
@@ -53,7 +53,7 @@ TEST(Cover, AFamilyCoversItsOwn)
 	EXPECT_FALSE(covers(ipv6(0, 0, 0), ipv4(10, 0, 0, 0, 8)));
 }
 
-TEST(Cover, APrefixCoversLongerOnes)
+TEST(Cover, OfAPrefixCoversLongerPrefixes)
 {
 	EXPECT_TRUE(covers(ipv4(10, 1, 2, 3, 32), ipv4(10, 1, 2, 3, 32)));
 	EXPECT_FALSE(covers(ipv4(10, 1, 2, 3, 32), ipv4(10, 1, 2, 2, 32)));
@@ -66,7 +66,7 @@ TEST(Cover, APrefixCoversLongerOnes)
 	EXPECT_TRUE(covers(ipv6(0xfd, 2, 127), ipv6(0xfd, 3, 128)));
 }
 
-TEST(Cover, Backends)
+TEST(Cover, DependsOnTheBackendKind)
 {
 	EXPECT_TRUE(covers(BackendKind::any, BackendKind::any));
 	EXPECT_TRUE(covers(BackendKind::any, BackendKind::replication));

@@ -9,7 +9,7 @@ using namespace guard;
 namespace
 {
 
-// Nothing but keepalive.
+// Keepalive only.
 DetectionSettings keepalive(int idle_s, int interval_s, int count,
                             int user_timeout_ms = 0)
 {
@@ -55,7 +55,7 @@ TEST(Timing, RetransmissionLimit)
 	EXPECT_EQ(retransmission_limit(limits(0)), 200);
 }
 
-TEST(Timing, BackOffStopsAtTheCap)
+TEST(Timing, BackOffStopsAtItsMaximum)
 {
 	EXPECT_EQ(backed_off(200, 0, usual), 200);
 	EXPECT_EQ(backed_off(200, 9, usual), 102400);
@@ -66,7 +66,7 @@ TEST(Timing, BackOffStopsAtTheCap)
 	EXPECT_EQ(persist_period(200, 20, limits(5, 1000)), 1000);
 }
 
-// The timer wheel at any HZ: the lateness is at most the granularity of the level.
+// The timer wheel at any HZ: a timer is late by at most the granularity of its level.
 TEST(Timing, LatenessCoversTheTimerWheel)
 {
 	for (const Millis hz : {100, 250, 300, 1000})
@@ -81,9 +81,9 @@ TEST(Timing, LatenessCoversTheTimerWheel)
 		}
 }
 
-// Measured with dropped packets on Linux 6.18, HZ=250; from the peer's last sign of life
-// where the peer vanished right after it, else from the vanishing.
-TEST(Detection, MeasuredKeepalive)
+// Measured with dropped packets on Linux 6.18, HZ=250: from the peer's last packet if the
+// peer disappeared right after it, else from the disappearance.
+TEST(Detection, AgreesWithMeasuredKeepalive)
 {
 	struct
 	{
@@ -105,7 +105,7 @@ TEST(Detection, MeasuredKeepalive)
 			<< m.settings.count << "/" << m.settings.user_timeout_ms;
 }
 
-TEST(Detection, MeasuredInFlight)
+TEST(Detection, AgreesWithMeasuredDataInFlight)
 {
 	struct
 	{
@@ -133,7 +133,7 @@ TEST(Detection, MeasuredInFlight)
 			<< m.user_timeout_ms << " " << m.limits.tcp_retries2;
 }
 
-TEST(Detection, MeasuredZeroWindow)
+TEST(Detection, AgreesWithMeasuredZeroWindow)
 {
 	struct
 	{
@@ -151,9 +151,9 @@ TEST(Detection, MeasuredZeroWindow)
 			<< m.user_timeout_ms << " " << m.limits.tcp_retries2;
 }
 
-TEST(Detection, MeasuredAfterAStallAndWithALateWrite)
+TEST(Detection, AgreesWithMeasurementsAfterAStallAndALateWrite)
 {
-	// Stalled for 15 s, so that the back-off is at its end, then gone.
+	// Stalled for 15 s, so that the back-off is at its maximum, then disappeared.
 	EXPECT_TRUE(holds(detection(defaults(), limits(5), 204).stalled, 39.69));
 	// Written 2.6 s after the disappearance, with probes unanswered.
 	DetectionSettings w = keepalive(2, 1, 5);
@@ -162,20 +162,20 @@ TEST(Detection, MeasuredAfterAStallAndWithALateWrite)
 	EXPECT_FALSE(holds(detection(w, limits(5), 204).idle, 15.88));
 }
 
-TEST(Detection, TheKernelsDefaults)
+TEST(Detection, OfTheKernelsDefaults)
 {
 	const Detection d = detection(defaults(), usual);
 	EXPECT_TRUE(holds(d.idle, 7200 + 9 * 75));
 	EXPECT_GE(*d.idle.latest, 7875000);
 	EXPECT_LE(*d.idle.latest, 7875000 * 1.14);
 	EXPECT_GE(*d.in_flight.latest, 924600);
-	// A backend at work that never looks.
+	// A busy backend without a client check.
 	EXPECT_FALSE(d.working.latest);
 	EXPECT_FALSE(d.busy.latest);
 	EXPECT_FALSE(d.any.latest);
 }
 
-TEST(Detection, ClientCheckEndsABackendAtWork)
+TEST(Detection, ClientCheckEndsABusyBackend)
 {
 	DetectionSettings w = keepalive(10, 2, 3, 20000);
 	w.client_check_ms = 1500;
@@ -186,7 +186,7 @@ TEST(Detection, ClientCheckEndsABackendAtWork)
 	EXPECT_GE(*d.any.latest, *d.idle.latest + *d.in_flight.latest);
 }
 
-TEST(Detection, KeepaliveOffNeverFindsAnIdlePeer)
+TEST(Detection, IsNeverForAnIdlePeerWithoutKeepalive)
 {
 	DetectionSettings w = defaults();
 	w.keepalive = false;
@@ -202,7 +202,7 @@ TEST(Detection, KeepaliveOffNeverFindsAnIdlePeer)
 	EXPECT_FALSE(d.any.latest);
 }
 
-TEST(Detection, TheGuardEndsEveryBackend)
+TEST(Detection, DeadAfterEndsEveryBackend)
 {
 	DetectionSettings w = keepalive(10, 75, 9);
 	w.dead_after_ms = 20000;
@@ -213,7 +213,7 @@ TEST(Detection, TheGuardEndsEveryBackend)
 	EXPECT_EQ(*d.in_flight.latest, 2 * late(200) + 22000);
 	EXPECT_EQ(d.busy.latest, d.in_flight.latest);
 	EXPECT_EQ(*d.idle.earliest, 20000);
-	// A stalled peer is asked every two minutes only.
+	// A stalled peer is probed every two minutes only.
 	EXPECT_EQ(*d.stalled.latest, late(120000) + 22000);
 	EXPECT_EQ(d.any.latest, d.stalled.latest);
 
@@ -221,7 +221,7 @@ TEST(Detection, TheGuardEndsEveryBackend)
 	EXPECT_EQ(*detection(w, usual, 200).stalled.latest, 32000);
 	EXPECT_EQ(*detection(w, usual, 200).stalled.earliest, 0);
 
-	w.watch_interval_ms = 0; // nobody looks
+	w.watch_interval_ms = 0; // the watcher is off
 	const Detection none = detection(w, usual);
 	EXPECT_FALSE(none.busy.latest);
 	EXPECT_EQ(none.idle.latest, detection(keepalive(10, 75, 9), usual).idle.latest);
@@ -278,7 +278,7 @@ bool no_later(const Detection &a, const Detection &b)
 	       at_most(a.any.latest, b.any.latest);
 }
 
-TEST(Detection, FiguresAreOrdered)
+TEST(Detection, EarliestIsNotAfterLatest)
 {
 	every_watch(
 		[](const DetectionSettings &w)
@@ -298,8 +298,8 @@ TEST(Detection, FiguresAreOrdered)
 		});
 }
 
-// Looser settings never find a dead peer sooner, in the worst case.
-TEST(Detection, LooserIsNotSooner)
+// With looser settings, the worst case for finding a dead peer is not sooner.
+TEST(Detection, IsNotSoonerWithLooserSettings)
 {
 	every_watch(
 		[](const DetectionSettings &w)
@@ -307,8 +307,8 @@ TEST(Detection, LooserIsNotSooner)
 			const Detection d = detection(w, usual);
 			DetectionSettings looser = w;
 			looser.idle_s += 3;
-			// With a user timeout a longer idle may bring a firing closer to its end:
-		    // 1/7 s and 10 s end at the third firing, after 15 s, 4/7 s at the second.
+			// With a user timeout, a longer idle may move an expiry closer to its end:
+		    // 1/7 s and 10 s end at the third expiry, after 15 s, 4/7 s at the second.
 			if (!w.user_timeout_ms)
 			{
 				ASSERT_TRUE(no_later(d, detection(looser, usual))) << "idle";

@@ -27,7 +27,7 @@ Settings policy(Setting s, std::int32_t value, Enforcement enforcement)
 	return p;
 }
 
-TEST(Looser, LongerIsLooser)
+TEST(Looser, IsTheLongerValue)
 {
 	for (const Setting s : all_settings)
 	{
@@ -38,7 +38,7 @@ TEST(Looser, LongerIsLooser)
 	}
 }
 
-TEST(Looser, ZeroIsTheSystemsDefaultOrOff)
+TEST(Looser, TreatsZeroAsTheSystemsDefaultOrOff)
 {
 	for (const Setting s : {Setting::keepalives_idle, Setting::keepalives_interval,
 	                        Setting::keepalives_count})
@@ -55,7 +55,7 @@ TEST(Looser, ZeroIsTheSystemsDefaultOrOff)
 	}
 }
 
-TEST(Effective, WithoutAPolicyValueTheNativeOneStands)
+TEST(Effective, IsTheSessionsValueWithoutAPolicyValue)
 {
 	for (const Setting s : all_settings)
 		for (const Enforcement e :
@@ -68,7 +68,7 @@ TEST(Effective, WithoutAPolicyValueTheNativeOneStands)
 		}
 }
 
-TEST(Effective, ByDefaultTheSessionChooses)
+TEST(Effective, IsTheSessionsValueUnderDefault)
 {
 	for (const Setting s : all_settings)
 		for (const std::int32_t native : {0, 5, 60, 9999})
@@ -79,7 +79,7 @@ TEST(Effective, ByDefaultTheSessionChooses)
 		}
 }
 
-TEST(Effective, LockedMeansThePolicysValue)
+TEST(Effective, IsThePolicysValueUnderLocked)
 {
 	for (const Setting s : all_settings)
 		for (const std::int32_t native : {0, 5, 60, 9999})
@@ -93,7 +93,7 @@ TEST(Effective, LockedMeansThePolicysValue)
 	          0);
 }
 
-TEST(Effective, CeilingTakesTheStricter)
+TEST(Effective, IsTheStricterValueUnderCeiling)
 {
 	for (const Setting s : all_settings)
 	{
@@ -103,13 +103,13 @@ TEST(Effective, CeilingTakesTheStricter)
 		EXPECT_EQ(effective(s, 61, p, 7200, false), 60);
 		EXPECT_EQ(effective(s, 0, p, 7200, false), 60);
 		EXPECT_FALSE(allowed(s, 0, p, 7200, false));
-		// The system's default may be the stricter one; off never is.
+		// The system's default may be stricter; off is never stricter.
 		EXPECT_EQ(effective(s, 0, p, 30, false), zero_is_off(s) ? 60 : 0);
 		EXPECT_EQ(allowed(s, 0, p, 30, false), !zero_is_off(s));
 	}
 }
 
-TEST(Effective, CeilingOfZero)
+TEST(Effective, WithACeilingOfZero)
 {
 	for (const Setting s : all_settings)
 	{
@@ -120,7 +120,7 @@ TEST(Effective, CeilingOfZero)
 	}
 }
 
-TEST(Effective, ASuperuserOverrides)
+TEST(Effective, IsTheSuperusersValue)
 {
 	for (const Setting s : all_settings)
 		for (const Enforcement e : {Enforcement::ceiling, Enforcement::locked})
@@ -131,7 +131,7 @@ TEST(Effective, ASuperuserOverrides)
 }
 
 // The result is always allowed, and never looser than the policy under a ceiling.
-TEST(Effective, TheResultIsAllowed)
+TEST(Effective, IsAlwaysAllowed)
 {
 	constexpr std::int32_t values[] = {0, 1, 5, 60, 61, 127, 7200, INT_MAX};
 	for (const Setting s : all_settings)

@@ -7,7 +7,7 @@
 namespace guard
 {
 
-// EXPECT_EQ() and its messages need these.
+// For EXPECT_EQ() and its messages.
 bool operator==(const PathEvidence &a, const PathEvidence &b)
 {
 	return a.outcome == b.outcome && a.idle_for == b.idle_for;
@@ -16,7 +16,7 @@ bool operator==(const PathEvidence &a, const PathEvidence &b)
 void PrintTo(const PathEvidence &evidence, std::ostream *out)
 {
 	const char *name = path_outcome_name(evidence.outcome);
-	*out << (name ? name : "untold") << " " << evidence.idle_for;
+	*out << (name ? name : "no name") << " " << evidence.idle_for;
 }
 
 } // namespace guard
@@ -45,21 +45,21 @@ IdlePath path(PathEnd end, Millis quiet, Millis silent, std::uint8_t unanswered)
 	return {quiet, 1'000'000'000, silent, idle, unanswered, end};
 }
 
-TEST(IdlePath, AClientThatLeavesSurvivedItsIdleness)
+TEST(IdlePath, CountsADisconnectAsSurvived)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::client_spoke, 59'999, 0, 0)), survived(59'999));
 	EXPECT_EQ(path_evidence(path(PathEnd::client_spoke, 1'000, 0, 0)), survived(1'000));
 	EXPECT_EQ(path_evidence(path(PathEnd::client_spoke, 999, 0, 0)), untold);
 }
 
-TEST(IdlePath, BehindProbesOnlyAsFarAsTheFirst)
+TEST(IdlePath, CountsOnlyIdlenessBeforeTheFirstProbe)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::client_spoke, 86'400'000, 0, 0)),
 	          survived(idle));
 	EXPECT_EQ(path_evidence(path(PathEnd::none, 86'400'000, 30'000, 0)), survived(idle));
 }
 
-TEST(IdlePath, WithoutProbesAllOfIt)
+TEST(IdlePath, CountsAllIdlenessWithoutProbes)
 {
 	IdlePath without = path(PathEnd::client_spoke, 86'400'000, 0, 0);
 	without.keepalive_idle = 0;
@@ -68,21 +68,21 @@ TEST(IdlePath, WithoutProbesAllOfIt)
 	EXPECT_EQ(path_evidence(without), untold);
 }
 
-TEST(IdlePath, AFirstProbeWithoutAnswerIsALoss)
+TEST(IdlePath, CountsAnUnansweredFirstProbeAsALoss)
 {
 	const PathEvidence lost = {PathOutcome::lost, idle};
 	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 95'000, 94'900, 3)), lost);
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 61'000, 60'900, 1)), lost);
 }
 
-TEST(IdlePath, AProbeMayBeAJiffyEarly)
+TEST(IdlePath, AllowsAProbeThatIsAJiffyEarly)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 59'990, 60'000, 1)).outcome,
 	          PathOutcome::lost);
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 59'989, 60'000, 1)), untold);
 }
 
-TEST(IdlePath, AClientThatAnsweredProbesDiedOfSomethingElse)
+TEST(IdlePath, CountsNoLossAfterAnsweredProbes)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 3'600'000, 95'000, 3)),
 	          survived(idle));
@@ -90,39 +90,39 @@ TEST(IdlePath, AClientThatAnsweredProbesDiedOfSomethingElse)
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 3'600'000, 10'000, 0)), survived(idle));
 }
 
-TEST(IdlePath, AResetThatNobodyAskedForIsNoLoss)
+TEST(IdlePath, CountsAResetWithoutAProbeSeparately)
 {
 	const PathEvidence reset = {PathOutcome::reset, 40'000};
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 40'100, 40'000, 0)), reset);
 }
 
-TEST(IdlePath, AServerThatEndsAConnectionLearnsNothing)
+TEST(IdlePath, GivesNoEvidenceWhenTheServerEndsTheConnection)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::none, 40'000, 39'900, 0)), untold);
 	EXPECT_EQ(path_evidence(path(PathEnd::none, 95'000, 94'900, 3)), untold);
 }
 
-TEST(IdlePath, ProbesBeforeAChangeOfTheOptionsMayHaveKeptThePathBusy)
+TEST(IdlePath, AllowsForProbesBeforeAChangeOfOptions)
 {
 	IdlePath changed = path(PathEnd::client_spoke, 50'000, 0, 0);
 	changed.options_changed = 2'000;
 	EXPECT_EQ(path_evidence(changed), survived(2'000));
 
-	// A shorter TCP_KEEPIDLE has the kernel ask at once, after a longer idleness.
+	// With a shorter TCP_KEEPIDLE the kernel probes at once, after a longer idle time.
 	changed = path(PathEnd::unanswered, 5'000'000, 4'999'900, 3);
 	changed.options_changed = 40'000;
 	EXPECT_EQ(path_evidence(changed), untold);
 
-	// A session that was given its options when it started, and was idle at once.
+	// A session that got its options when it started, and was idle since then.
 	changed = path(PathEnd::unanswered, 95'000, 94'900, 3);
 	changed.options_changed = 94'890;
 	EXPECT_EQ(path_evidence(changed).outcome, PathOutcome::lost);
 }
 
-TEST(IdlePath, WithoutAnUnansweredProbeATimeoutIsNotOfThePath)
+TEST(IdlePath, CountsNoLossWithoutAnUnansweredProbe)
 {
 	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 95'000, 94'900, 0)), untold);
-	// Data was sent to the idle session, and that was not acknowledged.
+	// Data was sent to the idle session and was not acknowledged.
 	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 20'000, 95'000, 3)), untold);
 }
 

@@ -26,7 +26,7 @@ Network network(const char *address, int bits)
 	return n;
 }
 
-// A policy with its rule, read as the table would: "", "name", "+group", "/regex".
+// A policy with patterns in the table's syntax: "", "name", "+group", "/regex".
 struct Row
 {
 	Policy policy{};
@@ -94,7 +94,7 @@ TEST(NameHash, IsFnv1a)
 	EXPECT_NE(name_hash("\xc3\xa9"), name_hash("\xc3\xaa"));
 }
 
-TEST(Match, NoPatternMatchesEverything)
+TEST(Match, WithoutPatternsMatchesEverything)
 {
 	const Row row("p");
 	EXPECT_EQ(verdict(row, connect(nullptr)), Mismatch::none);
@@ -104,7 +104,7 @@ TEST(Match, NoPatternMatchesEverything)
 	          Mismatch::none);
 }
 
-TEST(Match, Names)
+TEST(Match, ComparesNames)
 {
 	EXPECT_EQ(verdict(Row("p", "app"), connect("10.0.0.1")), Mismatch::none);
 	EXPECT_EQ(verdict(Row("p", "App"), connect("10.0.0.1")), Mismatch::database);
@@ -115,7 +115,7 @@ TEST(Match, Names)
 	EXPECT_EQ(verdict(Row("p", "app", "bob"), connect("10.0.0.1")), Mismatch::role);
 }
 
-TEST(Match, LongestNames)
+TEST(Match, ComparesNamesOfMaximalLength)
 {
 	const std::string long_name(name_bytes - 1, 'x');
 	const Row row("p", long_name.c_str(), long_name.c_str());
@@ -124,7 +124,7 @@ TEST(Match, LongestNames)
 	EXPECT_EQ(verdict(row, connect("10.0.0.1", long_name.c_str(), "x")), Mismatch::role);
 }
 
-TEST(Match, GroupsAndRegexesAreLeftToTheCaller)
+TEST(Match, LeavesGroupsAndRegexesToTheCaller)
 {
 	EXPECT_EQ(verdict(Row("p", "/^nothing$", "+nobody"), connect("10.0.0.1")),
 	          Mismatch::none);
@@ -140,13 +140,13 @@ TEST(Match, WithoutDatabaseNoDatabasePatternMatches)
 	EXPECT_EQ(verdict(Row("p", "app", "alice"), walsender), Mismatch::database);
 	EXPECT_EQ(verdict(Row("p", "/.*", "alice"), walsender), Mismatch::database);
 	EXPECT_EQ(verdict(Row("p", "", "alice"), walsender), Mismatch::none);
-	// Not even where the hash would fit.
+	// Not even with an equal hash.
 	Row crafted("p", "app");
 	crafted.rule.database_hash = walsender.database_hash;
 	EXPECT_EQ(verdict(crafted, walsender), Mismatch::database);
 }
 
-TEST(Match, BackendKinds)
+TEST(Match, ComparesBackendKinds)
 {
 	for (const BackendKind kind : {BackendKind::client, BackendKind::replication})
 	{
@@ -159,7 +159,7 @@ TEST(Match, BackendKinds)
 	}
 }
 
-TEST(Match, EqualHashesAreConfirmedByName)
+TEST(Match, ComparesNamesWithEqualHashes)
 {
 	const Connection c = connect("10.0.0.1");
 	Row database("p", "other");
@@ -170,7 +170,7 @@ TEST(Match, EqualHashesAreConfirmedByName)
 	EXPECT_EQ(verdict(role, c), Mismatch::role);
 }
 
-TEST(Match, Ipv4Prefixes)
+TEST(Match, ComparesIpv4Prefixes)
 {
 	EXPECT_TRUE(client_matches("0.0.0.0", 0, "255.255.255.255"));
 	EXPECT_TRUE(client_matches("128.0.0.0", 1, "128.0.0.1"));
@@ -183,7 +183,7 @@ TEST(Match, Ipv4Prefixes)
 	EXPECT_FALSE(client_matches("10.1.2.4", 32, "10.1.2.5"));
 }
 
-TEST(Match, Ipv6Prefixes)
+TEST(Match, ComparesIpv6Prefixes)
 {
 	EXPECT_TRUE(client_matches("::", 0, "ffff::1"));
 	EXPECT_TRUE(client_matches("8000::", 1, "8000::1"));
@@ -198,8 +198,8 @@ TEST(Match, Ipv6Prefixes)
 	EXPECT_FALSE(client_matches("2001:db8::4", 128, "2001:db8::5"));
 }
 
-// Each prefix length: an address differs from the network in one bit only.
-TEST(Match, EveryPrefixLengthAgainstEveryBit)
+// For each prefix length, an address that differs from the network in one bit.
+TEST(Match, ComparesExactlyThePrefixBits)
 {
 	for (const int family : {4, 6})
 		for (int bits = 0; bits <= (family == 4 ? 32 : 128); ++bits)
@@ -217,18 +217,18 @@ TEST(Match, EveryPrefixLengthAgainstEveryBit)
 			}
 }
 
-TEST(Match, FamiliesDoNotMix)
+TEST(Match, DoesNotMixAddressFamilies)
 {
 	EXPECT_FALSE(client_matches("::", 0, "10.0.0.1"));
 	EXPECT_FALSE(client_matches("0.0.0.0", 0, "2001:db8::1"));
 	EXPECT_FALSE(client_matches("0.0.0.0", 0, "::1"));
-	// Nearly mapped is not mapped.
+	// An address that is almost IPv4-mapped is not IPv4-mapped.
 	EXPECT_FALSE(client_matches("0.0.0.0", 0, "::10.0.0.1"));
 	EXPECT_FALSE(client_matches("0.0.0.0", 0, "::fffe:10.0.0.1"));
 	EXPECT_FALSE(client_matches("0.0.0.0", 0, "1::ffff:10.0.0.1"));
 }
 
-TEST(Match, MappedAddressesMatchRulesOfBothFamilies)
+TEST(Match, MappedAddressesMatchNetworksOfBothFamilies)
 {
 	EXPECT_TRUE(client_matches("10.0.0.0", 8, "::ffff:10.1.2.3"));
 	EXPECT_TRUE(client_matches("10.1.2.3", 32, "::ffff:10.1.2.3"));
@@ -239,14 +239,14 @@ TEST(Match, MappedAddressesMatchRulesOfBothFamilies)
 	EXPECT_TRUE(client_matches("::", 0, "::ffff:10.1.2.3"));
 }
 
-TEST(Match, UnixSocketsMatchNoClient)
+TEST(Match, UnixSocketsMatchNoNetwork)
 {
 	EXPECT_FALSE(client_matches("0.0.0.0", 0, nullptr));
 	EXPECT_FALSE(client_matches("::", 0, nullptr));
 	EXPECT_EQ(verdict(Row("p", "app", "alice"), connect(nullptr)), Mismatch::none);
 }
 
-TEST(Order, PriorityFirst)
+TEST(Order, ComparesPriorityFirst)
 {
 	EXPECT_TRUE(ordered(Row("z", "", "", {}, BackendKind::any, -5),
 	                    Row("a", "app", "alice", network("10.0.0.0", 32))));
@@ -254,7 +254,7 @@ TEST(Order, PriorityFirst)
 	                    Row("a", "", "", {}, BackendKind::any, INT32_MAX)));
 }
 
-TEST(Order, RoleAndDatabaseThenRoleThenDatabaseThenNeither)
+TEST(Order, ComparesRoleAndDatabaseSecond)
 {
 	const Row both("d", "app", "alice"), role("c", "", "+staff"), database("b", "/app"),
 		neither("a", "", "", network("10.0.0.1", 32));
@@ -264,7 +264,7 @@ TEST(Order, RoleAndDatabaseThenRoleThenDatabaseThenNeither)
 	EXPECT_TRUE(ordered(both, neither));
 }
 
-TEST(Order, LongerPrefixThenName)
+TEST(Order, ComparesPrefixLengthThenName)
 {
 	const Row v4_32("e", "", "", network("10.0.0.1", 32)),
 		v4_24("d", "", "", network("10.0.0.0", 24)),
@@ -279,7 +279,7 @@ TEST(Order, LongerPrefixThenName)
 	EXPECT_TRUE(ordered(Row("z"), Row("\xc3\xa9")));
 }
 
-TEST(Order, SortIsTheSameFromEveryStart)
+TEST(Order, DoesNotDependOnTheInitialOrder)
 {
 	std::vector<Row> rows;
 	for (const int priority : {1, 2})
@@ -309,7 +309,7 @@ TEST(Order, SortIsTheSameFromEveryStart)
 	EXPECT_EQ(sorted(rows), expected);
 }
 
-TEST(Candidates, WalksOnFromTheLastOne)
+TEST(Candidates, ContinuesAfterTheLastOne)
 {
 	const Row rows[] = {Row("0", "other"), Row("1", "", "+g"), Row("2", "", "bob"),
 	                    Row("3", "/x"), Row("4")};
@@ -331,9 +331,9 @@ TEST(Candidates, WalksOnFromTheLastOne)
 	EXPECT_EQ(next_candidate(nullptr, nullptr, 0, c, 0), 0u);
 }
 
-// A starting backend must not notice ten thousand rules.  Limits hold even
-// without optimization; the best of many runs, because the machine is shared.
-TEST(Candidates, TenThousandRulesAreWalkedQuickly)
+// Ten thousand policies must not delay a starting backend.  The limits hold even without
+// optimization.  The best of many runs counts, because the machine is shared.
+TEST(Candidates, AreFoundQuicklyAmongTenThousandPolicies)
 {
 	constexpr std::size_t n = 10000;
 	std::vector<Rule> rules(n);

@@ -12,7 +12,7 @@ namespace
 
 constexpr KernelLimits usual;
 
-// Promises from the shortest possible to months, more densely where it is tight.
+// Detection times from the shortest possible to months, denser where they are short.
 template <typename Visit> void every_intent(Visit visit)
 {
 	const Millis shortest = make_plan({1, std::nullopt}, 1000, usual).minimum;
@@ -44,7 +44,8 @@ TEST(Plan, FindsADeadPeerInEveryState)
 					ASSERT_LT(*s->latest, intent.detect_within);
 				}
 				ASSERT_EQ(plan.detection.any.latest, d.any.latest);
-				// Idle sessions, at work or not, are found by the kernel alone too.
+				// The kernel alone also finds idle peers, whether the backend is busy or
+			    // not.
 				DetectionSettings alone = plan.settings;
 				alone.watch_interval_ms = 0;
 				ASSERT_LT(*detection(alone, usual).idle.latest, intent.detect_within);
@@ -73,7 +74,7 @@ TEST(Plan, KeepsThePathOpenEvenIfAProbeIsLost)
 		});
 }
 
-TEST(Plan, ForgivesLostProbes)
+TEST(Plan, AllowsForLostProbes)
 {
 	every_intent(
 		[](const Intent &intent)
@@ -81,8 +82,8 @@ TEST(Plan, ForgivesLostProbes)
 			const Plan plan = make_plan(intent, 1000, usual);
 			ASSERT_GE(plan.settings.count, 3) << intent.detect_within;
 			ASSERT_GE(plan.settings.dead_after_ms, 3500);
-			// A third of the time at least is for the peer to answer, where neither the
-		    // limits of the settings nor whole seconds are in the way.
+			// The peer has at least a third of the time to answer, unless the bounds of
+		    // the settings or rounding to whole seconds prevent it.
 			const DetectionSettings &w = plan.settings;
 			if (intent.detect_within > 15000 && intent.detect_within < 150000)
 			{
@@ -92,7 +93,7 @@ TEST(Plan, ForgivesLostProbes)
 		});
 }
 
-TEST(Plan, SettingsAreWhatPostgresqlTakes)
+TEST(Plan, SettingsAreWithinPostgresqlsBounds)
 {
 	every_intent(
 		[](const Intent &intent)
@@ -110,8 +111,8 @@ TEST(Plan, SettingsAreWhatPostgresqlTakes)
 		});
 }
 
-// A slow reader is spared whenever there is time to ask it.
-TEST(Plan, StallTimeoutOnlyWhereThereIsNoOtherWay)
+// A slow reader is not ended if there is time to probe it.
+TEST(Plan, SetsStallTimeoutOnlyWhenNecessary)
 {
 	EXPECT_EQ(make_plan({300000, std::nullopt}, 1000, usual).settings.stall_timeout_ms,
 	          0);
@@ -123,12 +124,12 @@ TEST(Plan, StallTimeoutOnlyWhereThereIsNoOtherWay)
 	without.stall_timeout_ms = 0;
 	EXPECT_GT(*detection(without, usual).stalled.latest, 60000);
 	EXPECT_LT(*detection(without, usual).busy.latest, 60000);
-	// tcp_rto_max_ms makes the kernel ask sooner.
+	// With tcp_rto_max_ms the kernel probes sooner.
 	EXPECT_EQ(
 		make_plan({60000, std::nullopt}, 1000, {15, 5000}).settings.stall_timeout_ms, 0);
 }
 
-TEST(Plan, AnHonestMinimum)
+TEST(Plan, MinimumIsPossible)
 {
 	for (const int watch_interval : {1, 1000, 60000})
 	{
@@ -148,7 +149,7 @@ TEST(Plan, AnHonestMinimum)
 	          PlanError::path_too_forgetful);
 	EXPECT_EQ(make_plan({60000, std::nullopt}, 0, usual).error,
 	          PlanError::nobody_watches);
-	// A promise that the default look, every second, can keep is below ten seconds.
+	// With the default watch_interval of one second, the minimum is below ten seconds.
 	EXPECT_LT(make_plan({1, std::nullopt}, 1000, usual).minimum, 10000);
 }
 
@@ -163,7 +164,7 @@ TEST(Plan, ExtremesDoNotOverflow)
 	          PlanError::detect_too_soon);
 }
 
-TEST(Plan, TheClientsSideKeepsThePromiseToo)
+TEST(Plan, ClientOptionsDetectWithinTheSameTime)
 {
 	every_intent(
 		[](const Intent &intent)
@@ -182,7 +183,7 @@ TEST(Plan, TheClientsSideKeepsThePromiseToo)
 		});
 }
 
-TEST(Plan, TheSysctlsKeepThePromiseForDataInFlight)
+TEST(Plan, SysctlsDetectWithinTheSameTimeWithDataInFlight)
 {
 	every_intent(
 		[](const Intent &intent)
@@ -201,7 +202,7 @@ TEST(Plan, TheSysctlsKeepThePromiseForDataInFlight)
 		});
 }
 
-TEST(Plan, Texts)
+TEST(Plan, HasTheExpectedTexts)
 {
 	const Intent intent{60000, 350000};
 	const Plan plan = make_plan(intent, 1000, usual);

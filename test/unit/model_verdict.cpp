@@ -1,4 +1,4 @@
-// The verdict against a simulation of the kernel's timers, written from
+// The verdict compared with a simulation of the kernel's timers, written from
 // net/ipv4/tcp_timer.c: at every moment, the actual end must lie within gives_up_in.
 #include "model/verdict.hpp"
 
@@ -41,7 +41,7 @@ ConnectionSnapshot alive_and_idle()
 	return snapshot;
 }
 
-// One socket and its write or keepalive timer; the clock is in milliseconds.
+// One socket and its write or keepalive timer.  The clock is in milliseconds.
 class Simulation
 {
   public:
@@ -62,7 +62,7 @@ class Simulation
 		vanishes = now + between(0, 3000 * (settings.idle_s + settings.interval_s));
 		while (!dead)
 		{
-			// Some data from the peer, while it lives.
+			// Some data from the peer before it disappears.
 			const Millis data = received + between(1, 4000 * settings.idle_s);
 			if (data > now && data < fires && data < vanishes)
 			{
@@ -88,9 +88,9 @@ class Simulation
 		}
 	}
 
-	// Data is sent to a peer that has gone.
-	// reverts: a router says at times that it is unreachable.  timed: the kernel tells
-	// for how long it has been retransmitting.
+	// Data is sent to a peer that has disappeared.
+	// reverts: a router sometimes reports that the peer is unreachable.  timed: the
+	// kernel reports for how long it has been retransmitting.
 	void run_retransmission(bool reverts = false, bool timed = false)
 	{
 		snapshot.timer = Timer::retransmit;
@@ -114,7 +114,7 @@ class Simulation
 			{
 				// tcp_ld_RTO_revert()
 				look_until(between(now, fires));
-				looks.clear(); // they could not know
+				looks.clear(); // they could not predict this
 				--snapshot.backoff;
 				snapshot.rto = backed_off(original, snapshot.backoff, limits);
 				arm(std::max<Millis>(snapshot.rto - (now - sent), 0));
@@ -175,7 +175,7 @@ class Simulation
 	{
 		EXPECT_TRUE(dead);
 		const Millis end = now;
-		if (end < vanishes) // a user timeout that killed a slow reader
+		if (end < vanishes) // a user timeout ended a slow reader
 			return;
 		for (const Seen &seen : looks)
 		{
@@ -222,7 +222,7 @@ class Simulation
 	void arm(Millis delay)
 	{
 		expires = now + delay;
-		// As a rule a little late, at times as late as it may be.
+		// Usually slightly late, sometimes as late as possible.
 		const Millis most = delay / 8 + 4;
 		fires = expires + (between(0, 2) ? between(0, most) : between(0, 1) * most);
 	}
@@ -233,7 +233,8 @@ class Simulation
 		snapshot.probes = 0;
 	}
 
-	// Goes on to `until`; looks at the socket on the way, once the peer has gone.
+	// Advances the clock to `until`.  Observes the socket meanwhile, once the peer has
+	// disappeared.
 	void look_until(Millis until)
 	{
 		for (int i = 0; i < 3; ++i)
@@ -261,7 +262,7 @@ class Simulation
 	std::vector<Seen> looks;
 };
 
-TEST(Simulated, Keepalive)
+TEST(Simulated, KeepaliveEndsWithinTheVerdict)
 {
 	for (unsigned seed = 0; seed < 30; ++seed)
 		for (const int idle : {1, 3, 20, 600})
@@ -279,7 +280,7 @@ TEST(Simulated, Keepalive)
 					}
 }
 
-TEST(Simulated, Retransmission)
+TEST(Simulated, RetransmissionEndsWithinTheVerdict)
 {
 	for (unsigned seed = 0; seed < 200; ++seed)
 		for (const int retries2 : {1, 3, 5, 8, 15})
@@ -295,7 +296,7 @@ TEST(Simulated, Retransmission)
 				}
 }
 
-TEST(Simulated, RetransmissionToAnUnreachableHost)
+TEST(Simulated, RetransmissionToAnUnreachableHostEndsWithinTheVerdict)
 {
 	for (unsigned seed = 0; seed < 400; ++seed)
 		for (const int retries2 : {1, 3, 5, 8, 15})
@@ -311,7 +312,7 @@ TEST(Simulated, RetransmissionToAnUnreachableHost)
 				}
 }
 
-TEST(Simulated, RetransmissionThatTheKernelTimes)
+TEST(Simulated, RetransmissionTimedByTheKernelEndsWithinTheVerdict)
 {
 	for (unsigned seed = 0; seed < 200; ++seed)
 		for (const int retries2 : {1, 3, 5, 8, 15})
@@ -326,7 +327,7 @@ TEST(Simulated, RetransmissionThatTheKernelTimes)
 			}
 }
 
-TEST(Verdict, KnowsTheTimeOfTheFirstTimeoutOnly)
+TEST(Verdict, TimeSinceFirstTimeoutIsKnownInTheFirstRecoveryOnly)
 {
 	TcpInfo info{};
 	info.retransmits = 3;
@@ -342,15 +343,15 @@ TEST(Verdict, KnowsTheTimeOfTheFirstTimeoutOnly)
 	EXPECT_FALSE(since_first_timeout(info));
 }
 
-TEST(Simulated, ZeroWindow)
+TEST(Simulated, ZeroWindowEndsWithinTheVerdict)
 {
 	for (unsigned seed = 0; seed < 200; ++seed)
 		for (const int retries2 : {1, 3, 5, 8, 15})
 			for (const Millis rto_max : {1000, 10000, 120000})
 				for (const int user_timeout : {0, 300, 2500, 30000})
 				{
-					// A user timeout may kill before the peer disappears: no subject
-					// here.
+					// A user timeout may end the connection before the peer
+					// disappears: not tested here.
 					Simulation s(detection_settings_of(7200, 75, 9, user_timeout),
 					             {retries2, rto_max}, seed);
 					s.run_persist();
@@ -360,7 +361,7 @@ TEST(Simulated, ZeroWindow)
 				}
 }
 
-TEST(Verdict, Health)
+TEST(Verdict, HasTheExpectedHealth)
 {
 	const DetectionSettings w = detection_settings_of(10, 2, 3);
 	const auto health = [&](const std::function<void(ConnectionSnapshot &)> &change)
@@ -413,7 +414,7 @@ TEST(Verdict, Health)
 	          Health::dead);
 }
 
-TEST(Verdict, TheDeadDieNow)
+TEST(Verdict, DeadConnectionIsGivenUpNow)
 {
 	ConnectionSnapshot snapshot = alive_and_idle();
 	snapshot.state = TcpState::close;
@@ -453,7 +454,7 @@ TEST(Verdict, KeepaliveCountsDown)
 	          1000 + lateness(10000) + late(2000));
 }
 
-TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelAsks)
+TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelProbes)
 {
 	DetectionSettings w = detection_settings_of(10, 75, 9);
 	w.dead_after_ms = 30000;
@@ -462,7 +463,7 @@ TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelAsks)
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 5000 + 30000);
 
 	snapshot.probes = 1;
-	snapshot.last_data_recv = snapshot.last_ack_recv = 22000; // asked for some 12 s
+	snapshot.last_data_recv = snapshot.last_ack_recv = 22000; // probed for about 12 s
 	snapshot.expires = 63000;
 	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
 	EXPECT_EQ(*gives_up_in.earliest, 30000 - 12000);
@@ -476,12 +477,12 @@ TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelAsks)
 	snapshot.asked_for = 31000;
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 0);
 
-	// The guard does not look: only the kernel is left.
+	// The watcher is off: only the kernel counts.
 	w.watch_interval_ms = 0;
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 63000 + 8 * 75000);
 }
 
-TEST(Verdict, DeadAfterSparesAPeerThatWasSilentBeforeItWasAsked)
+TEST(Verdict, DeadAfterIgnoresSilenceBeforeTheFirstProbe)
 {
 	DetectionSettings w = detection_settings_of(7200, 75, 9);
 	w.dead_after_ms = 30000;
@@ -495,7 +496,7 @@ TEST(Verdict, DeadAfterSparesAPeerThatWasSilentBeforeItWasAsked)
 	EXPECT_GE(*verdict(snapshot, w, usual).gives_up_in.earliest, 30000);
 }
 
-TEST(Verdict, StallTimeout)
+TEST(Verdict, StallTimeoutLimitsAZeroWindow)
 {
 	DetectionSettings w = detection_settings_of(10, 2, 3);
 	w.stall_timeout_ms = 60000;
@@ -510,7 +511,7 @@ TEST(Verdict, StallTimeout)
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 12000);
 }
 
-TEST(Verdict, AskingKnowsEveryKindOfQuestion)
+TEST(Verdict, AskingIncludesEveryKindOfProbe)
 {
 	const ConnectionSnapshot idle = alive_and_idle();
 	EXPECT_FALSE(asking(idle));
@@ -528,8 +529,8 @@ TEST(Verdict, AskingKnowsEveryKindOfQuestion)
 	EXPECT_EQ(silent_for(snapshot), 100);
 }
 
-// What the kernel may report while timers and options change under our hands.
-TEST(Verdict, IsSaneForWhateverTheKernelSays)
+// What the kernel may report while timers and options change concurrently.
+TEST(Verdict, IsConsistentForRandomInput)
 {
 	std::mt19937 random(1);
 	const auto pick = [&](std::initializer_list<Millis> values)

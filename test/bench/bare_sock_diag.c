@@ -1,8 +1,8 @@
 /*
- * What the kernel alone costs: asks for the sockets on standard input, a line
- * each with local address and port, remote address and port (IPv4), by exact
- * sock_diag requests in batches of 128, and throws the answers away.  Prints the
- * microseconds of each of ROUNDS rounds.
+ * Measures the kernel alone: requests the sockets given on standard input, one line each
+ * with local address and port, remote address and port (IPv4), by exact sock_diag
+ * requests in batches of 128, and discards the answers.  Prints the microseconds of each
+ * of ROUNDS rounds.
  */
 #include <arpa/inet.h>
 #include <linux/inet_diag.h>
@@ -90,7 +90,7 @@ int main(int argc, char **argv)
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 
 	if (fd < 0 || n == 0) {
-		fprintf(stderr, "no netlink socket, or nothing to ask for\n");
+		fprintf(stderr, "no netlink socket, or no socket to request\n");
 		return 1;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));

@@ -1,7 +1,7 @@
 /*
- * What it costs a process that was forked a moment ago to touch a page: prints the
- * nanoseconds for reading one of shared memory, which maps its neighbours too, and for
- * writing a private one, which copies it.  A line for each of 400 processes.
+ * Measures page faults of a new process.  Prints the nanoseconds for reading a page of
+ * shared memory, which maps adjacent pages too, and for writing a private page, which
+ * copies it.  One line for each of 400 processes.
  */
 #include <stdio.h>
 #include <string.h>
@@ -38,7 +38,7 @@ int main(void)
 		{
 			long start, read, written;
 
-			now_ns(); /* touches what it needs itself */
+			now_ns(); /* touches the pages that it needs itself */
 			start = now_ns();
 			(void) shared[1 << 19];
 			read = now_ns();

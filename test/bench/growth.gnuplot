@@ -1,4 +1,4 @@
-# How reading grows with the sessions, and connecting with the policies.
+# The time of reading by number of sessions, and of the hook by number of policies.
 set terminal svg size 900,420 dynamic background rgb 'white' font 'sans,12'
 set output output
 set multiplot layout 1,2

@@ -1,6 +1,7 @@
 /*
- * Preloaded after keepalive_guard: appends the nanoseconds and the page faults that the
- * authentication hook before it took, as 64-bit integers, to the file $HOOK_TIMER.
+ * Preloaded after keepalive_guard.  Measures the authentication hook that was installed
+ * before it, and appends its nanoseconds and page faults, as 64-bit integers, to the file
+ * $HOOK_TIMER.
  */
 #include "postgres.h"
 

@@ -1,4 +1,4 @@
-# What the benchmarks run on: clusters, clients, unrelated sockets, the kernel's view.
+# Helpers of the benchmarks: clusters, clients, unrelated sockets, and kernel figures.
 import ctypes
 import os
 import resource
@@ -17,7 +17,7 @@ BUILD = "/tmp/bench"
 
 
 def run(*command, **options):
-    """Runs a program of PostgreSQL's, or another one; its output."""
+    """Runs a program and returns its output."""
     done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
@@ -74,7 +74,7 @@ class Cluster:
                         " WHERE backend_type = 'keepalive_guard worker'")[0][0]
 
     def psql_times(self, statements, rounds):
-        """Milliseconds that psql saw, a list for each statement, interleaved."""
+        """Milliseconds measured by psql: a list for each statement, run in turns."""
         script = "\\timing on\n\\o /dev/null\n" + "\n".join(statements * rounds) + "\n"
         output = run("psql", "-Xq", input=script, env=self.environment())
         times = [float(line.split()[1]) for line in output.splitlines()
@@ -82,14 +82,14 @@ class Cluster:
         return [times[i::len(statements)] for i in range(len(statements))]
 
     def execution_times(self, query, rounds):
-        """Milliseconds of execution in the server."""
+        """Milliseconds of execution in the server, by EXPLAIN ANALYZE."""
         script = f"EXPLAIN (ANALYZE, TIMING OFF) {query};\n" * rounds
         output = run("psql", "-XqAt", input=script, env=self.environment())
         return [float(line.split()[2]) for line in output.splitlines()
                 if line.startswith("Execution Time")]
 
     def pgbench(self, *arguments):
-        """Transactions a second."""
+        """Transactions per second."""
         output = run("pgbench", "-n", *arguments, env=self.environment())
         return [float(line.split("=")[1].split()[0]) for line in output.splitlines()
                 if line.startswith("tps")][0]
@@ -125,7 +125,7 @@ class Clients:
 
 
 def unrelated_sockets(count):
-    """Processes that hold so many sockets of connections with each other."""
+    """Starts processes that hold this many sockets, connected with each other."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     processes, each = [], min(hard, 12000) - 1000
@@ -158,7 +158,7 @@ PIDFD_GETFD = 438
 
 
 def backend_socket(pid):
-    """A duplicate of the backend's socket to its client: the kernel's own answer."""
+    """A duplicate of the backend's socket to its client."""
     descriptor = os.pidfd_open(pid)
     try:
         for name in os.listdir(f"/proc/{pid}/fd"):
@@ -184,18 +184,18 @@ def idle_of(end):
 
 
 def cpu_ns(pid):
-    """Time on a CPU so far (schedstat)."""
+    """CPU time of the process in nanoseconds (schedstat)."""
     with open(f"/proc/{pid}/schedstat") as file:
         return int(file.read().split()[0])
 
 
 def switches(pid):
-    """How often the process went to sleep by itself."""
+    """The number of times that the process went to sleep."""
     with open(f"/proc/{pid}/status") as file:
         return [int(line.split()[1]) for line in file if line.startswith("voluntary")][0]
 
 
 def hook_times(path, skip):
-    """Microseconds and page faults that hook_timer wrote, but for the first ones."""
+    """Microseconds and page faults that hook_timer wrote, without the first ones."""
     with open(path, "rb") as file:
         return [(ns / 1000, faults) for ns, faults in struct.iter_unpack("qq", file.read())][skip:]

@@ -1,6 +1,6 @@
 /*
- * malloc_in_use(): the bytes that this backend has from malloc and has not given back.
- * Resident memory would count what malloc keeps for later, too, which comes and goes by
+ * malloc_in_use(): the bytes that this backend has allocated by malloc and not freed.
+ * Resident memory also includes memory that malloc keeps for later, which varies by
  * megabytes.
  */
 #include "postgres.h"

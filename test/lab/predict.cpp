@@ -1,9 +1,9 @@
-// What the model of src/model says, for tests in other languages.  Reads lines of
+// Prints the predictions of src/model, for tests in other languages.  Reads lines of
 //
 //   FAULT SITUATION keepalive idle interval count user_timeout check dead_after
 //   stall_timeout watch_interval tcp_retries2 rto_max fin_timeout
 //
-// with 0 or 1, seconds, seconds, a number, and milliseconds, and writes for each the
+// with 0 or 1, seconds, seconds, a number, and milliseconds.  For each line it writes the
 // earliest and the latest end of the backend in ms after the fault, "-" for never.
 // FAULT is silent, reset or closed.  SITUATION is waiting (for the client, nothing in
 // flight), working, in_flight, stalled (waiting to write against a closed window) or,
@@ -43,7 +43,7 @@ Millis ms(std::int32_t seconds)
 	return Millis{seconds} * 1000;
 }
 
-// The kernel's next packet to the peer, at the latest.
+// The latest time of the kernel's next packet to the peer.
 Millis next_packet(const Case &c)
 {
 	if (c.situation == "in_flight")
@@ -53,7 +53,7 @@ Millis next_packet(const Case &c)
 	return late(std::max(ms(c.settings.idle_s), ms(c.settings.interval_s)));
 }
 
-// The kernel knows of the end at `known`, at the latest.
+// When the backend ends if the kernel knows of the fault at `known` at the latest.
 Span learnt(const Case &c, Millis known)
 {
 	const DetectionSettings &w = c.settings;
@@ -73,10 +73,9 @@ Span reset(const Case &c)
 	return learnt(c, next_packet(c));
 }
 
-// The peer's kernel closes the connection: with FIN and, once data arrives or was there
-// unread, with a reset.  A backend at work that does not check for its client learns
-// nothing of a FIN, and the peer's kernel answers probes until it forgets the
-// connection.
+// The peer's kernel closes the connection with FIN, and with a reset if data arrives or
+// is unread.  A busy backend without a client check does not notice a FIN, and the peer's
+// kernel answers probes until it forgets the connection.
 Span closed(const Case &c)
 {
 	if (c.situation == "working" && c.settings.client_check_ms == 0)

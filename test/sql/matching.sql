@@ -1,4 +1,4 @@
--- Which policy a connection gets, as doc/policies.md tells it.
+-- Which policy a connection gets, as in doc/policies.md.
 SET client_min_messages = warning;
 DROP ROLE IF EXISTS regress_alice, regress_reports, regress_staff;
 RESET client_min_messages;
@@ -20,31 +20,31 @@ INSERT INTO keepalive_policy (name, priority, database, role, client, backend, e
 	('not now', 1, NULL, NULL, NULL, NULL, false);
 SELECT pending FROM keepalive_apply();
 
--- In match order, with why it does not match or win
+-- All policies in match order, with the reason if one does not match or is not the first
 SELECT position, policy, priority, matches, wins, reason
 FROM keepalive_explain('shop', 'regress_alice', '10.1.2.3');
 
-CREATE FUNCTION winner(text, text, inet DEFAULT NULL, text DEFAULT 'client') RETURNS text
+CREATE FUNCTION first_policy(text, text, inet DEFAULT NULL, text DEFAULT 'client') RETURNS text
 LANGUAGE sql AS 'SELECT policy FROM keepalive_explain($1, $2, $3, $4) WHERE wins';
 
-SELECT winner('shop', 'regress_alice', '10.1.2.3');
-SELECT winner('blog', 'regress_alice', '10.1.2.3');
-SELECT winner('shop', 'regress_bob', '10.1.2.3');
-SELECT winner('blog', 'regress_bob', '10.1.2.3');
-SELECT winner('blog', 'regress_bob', '10.2.0.1');
-SELECT winner('blog', 'regress_bob', '::ffff:10.2.0.1');
-SELECT winner('blog', 'regress_bob', '192.0.2.1');
-SELECT winner('blog', 'regress_bob');
-SELECT winner(NULL, 'regress_bob', '10.1.2.3', 'replication');
+SELECT first_policy('shop', 'regress_alice', '10.1.2.3');
+SELECT first_policy('blog', 'regress_alice', '10.1.2.3');
+SELECT first_policy('shop', 'regress_bob', '10.1.2.3');
+SELECT first_policy('blog', 'regress_bob', '10.1.2.3');
+SELECT first_policy('blog', 'regress_bob', '10.2.0.1');
+SELECT first_policy('blog', 'regress_bob', '::ffff:10.2.0.1');
+SELECT first_policy('blog', 'regress_bob', '192.0.2.1');
+SELECT first_policy('blog', 'regress_bob');
+SELECT first_policy(NULL, 'regress_bob', '10.1.2.3', 'replication');
 
--- The later ones
+-- Policies that are later in match order
 UPDATE keepalive_policy SET enabled = false WHERE priority = 100;
 SELECT pending FROM keepalive_apply();
-SELECT winner('blog', 'regress_alice');
-SELECT winner('blog', 'regress_bob') IS NULL AS ungoverned;
-SELECT winner('shop_7', 'regress_bob');
-SELECT winner('shop_x', 'regress_bob') IS NULL AS ungoverned;
+SELECT first_policy('blog', 'regress_alice');
+SELECT first_policy('blog', 'regress_bob') IS NULL AS without_policy;
+SELECT first_policy('shop_7', 'regress_bob');
+SELECT first_policy('shop_x', 'regress_bob') IS NULL AS without_policy;
 
-DROP FUNCTION winner;
+DROP FUNCTION first_policy;
 DROP EXTENSION keepalive_guard;
 DROP ROLE regress_alice, regress_reports, regress_staff;

@@ -20,7 +20,7 @@ VALUES ('standbys', 'replication', '10s', '5s', 4, '25s');
 -- Waits until every session has confirmed the policies
 SELECT overridden, failed, pending FROM keepalive_apply();
 
--- Which policy a connection would get; the row without policy depends on the system
+-- Which policy a connection would get.  The row without policy depends on the system.
 SELECT policy, matches, wins, reason, detects_idle, detects_busy
 FROM keepalive_explain('contrib_regression', 'regress_app', '10.0.1.5')
 WHERE policy IS NOT NULL;
@@ -48,7 +48,7 @@ SET tcp_keepalives_idle = '2h';
 SET tcp_keepalives_idle = 0;
 SET tcp_keepalives_idle = '30s';
 SELECT policy_state, tcp_keepalives_idle FROM keepalive_status() WHERE pid = pg_backend_pid();
-SET tcp_user_timeout = '1min'; -- the policy does not set this one
+SET tcp_user_timeout = '1min'; -- the policy leaves this setting NULL
 
 -- Locked: a session cannot change what the policy sets
 \c - :superuser
@@ -59,7 +59,7 @@ SET tcp_keepalives_idle = '30s';
 SELECT set_config('tcp_keepalives_count', '9', false);
 SHOW tcp_keepalives_idle;
 
--- An unprivileged role sees its own sessions only
+-- An unprivileged role sees only its own sessions
 SELECT policy FROM keepalive_status() WHERE pid = pg_backend_pid();
 SELECT * FROM keepalive_policy;
 SELECT * FROM keepalive_explain('contrib_regression', 'regress_app');

@@ -86,6 +86,7 @@ void init_state(LWLock *policy_lock)
 	pg_atomic_init_u32(&shared->enabled, enabled);
 	pg_atomic_init_u32(&shared->worker, 0);
 	pg_atomic_init_u32(&shared->reader, 0);
+	pg_atomic_init_u32(&shared->recovering, 0);
 	pg_atomic_init_u32(&shared->watching, 0);
 	shared->configured.init();
 	shared->policy_room = max_policies;

@@ -40,9 +40,10 @@ struct Shared
 	pg_atomic_uint32 attention; // some session's slot is to be looked at again
 	pg_atomic_uint32 enabled;   // keepalive_guard.enabled as the worker has it
 
-	pg_atomic_uint32 worker;   // proc number + 1, 0: not running
-	pg_atomic_uint32 reader;   // likewise
-	pg_atomic_uint32 watching; // the worker looks at sockets every watch_interval
+	pg_atomic_uint32 worker;     // proc number + 1, 0: not running
+	pg_atomic_uint32 reader;     // likewise
+	pg_atomic_uint32 recovering; // the server was in recovery when last looked at
+	pg_atomic_uint32 watching;   // the worker looks at sockets every watch_interval
 	Versioned<ConfiguredValues> configured;
 	std::uint32_t rows_skipped; // invalid rows at the last compilation
 

@@ -299,6 +299,7 @@ void run()
 	{
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		notice_end_of_recovery();
 		bool standby = RecoveryInProgress();
 		if (standby)
 			AcceptInvalidationMessages();
@@ -313,6 +314,14 @@ void run()
 }
 
 } // namespace
+
+void notice_end_of_recovery()
+{
+	if (RecoveryInProgress())
+		pg_atomic_write_u32(&shared->recovering, 1);
+	else if (pg_atomic_exchange_u32(&shared->recovering, 0) != 0)
+		request_update();
+}
 
 bool start_policy_reader(BackgroundWorkerHandle **handle)
 {

@@ -16,6 +16,11 @@ extern "C"
 namespace guard::pg
 {
 
+// Requests another reading when recovery has ended: a commit that is replayed requests
+// none, and the last ones before a promotion may not be read yet.  The worker and the
+// reader call it before they look for something to do.
+void notice_end_of_recovery();
+
 // Starts the reader.  False if max_worker_processes leaves no room.
 bool start_policy_reader(BackgroundWorkerHandle **handle);
 

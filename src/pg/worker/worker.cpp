@@ -183,6 +183,7 @@ void leave(int, Datum)
 			to_all = reload();
 		}
 
+		notice_end_of_recovery();
 		long timeout = have_policies_read();
 
 		std::uint64_t compiled = pg_atomic_read_u64(&shared->compiled);

@@ -20,12 +20,14 @@ CREATE TABLE keepalive_policy (
 	dead_after interval,
 	stall_timeout interval,
 	enforcement text NOT NULL DEFAULT 'default',
+	final boolean NOT NULL DEFAULT false,
+	log_only boolean NOT NULL DEFAULT false,
 	enabled boolean NOT NULL DEFAULT true,
 	comment text
 );
 
 COMMENT ON TABLE keepalive_policy IS
-	'which connections get which keepalive, user-timeout and client-check settings; the first policy that matches counts';
+	'which connections get which keepalive, user-timeout and client-check settings; each setting comes from the first matching policy that sets it';
 COMMENT ON COLUMN keepalive_policy.name IS
 	'what status, logs and events call the policy; at most 63 bytes';
 COMMENT ON COLUMN keepalive_policy.priority IS
@@ -41,21 +43,25 @@ COMMENT ON COLUMN keepalive_policy.backend IS
 COMMENT ON COLUMN keepalive_policy.keepalive IS
 	'false switches SO_KEEPALIVE off; NULL leaves it to PostgreSQL, which switches it on';
 COMMENT ON COLUMN keepalive_policy.tcp_keepalives_idle IS
-	'silence before the first probe, in whole seconds up to 32767; 0: the system''s default; NULL: left to PostgreSQL';
+	'silence before the first probe, in whole seconds up to 32767; 0: the system''s default; NULL: left to the next policy that matches, then to PostgreSQL';
 COMMENT ON COLUMN keepalive_policy.tcp_keepalives_interval IS
-	'time between probes, in whole seconds up to 32767; 0: the system''s default; NULL: left to PostgreSQL';
+	'time between probes, in whole seconds up to 32767; 0: the system''s default; NULL: left to the next policy that matches, then to PostgreSQL';
 COMMENT ON COLUMN keepalive_policy.tcp_keepalives_count IS
-	'unanswered probes before the connection is given up, up to 127; 0: the system''s default; NULL: left to PostgreSQL';
+	'unanswered probes before the connection is given up, up to 127; 0: the system''s default; NULL: left to the next policy that matches, then to PostgreSQL';
 COMMENT ON COLUMN keepalive_policy.tcp_user_timeout IS
-	'how long sent data may stay unacknowledged, in whole milliseconds; 0: off; NULL: left to PostgreSQL; also ends living clients that do not read for that long';
+	'how long sent data may stay unacknowledged, in whole milliseconds; 0: off; NULL: left to the next policy that matches, then to PostgreSQL; also ends living clients that do not read for that long';
 COMMENT ON COLUMN keepalive_policy.client_connection_check_interval IS
-	'how often a running query looks whether its client is still there, in whole milliseconds; 0: off; NULL: left to PostgreSQL';
+	'how often a running query looks whether its client is still there, in whole milliseconds; 0: off; NULL: left to the next policy that matches, then to PostgreSQL';
 COMMENT ON COLUMN keepalive_policy.dead_after IS
 	'a backend whose peer has been silent this long while the kernel was asking is ended; NULL or 0: never';
 COMMENT ON COLUMN keepalive_policy.stall_timeout IS
 	'a backend whose living peer has read nothing for this long is ended; NULL or 0: never';
 COMMENT ON COLUMN keepalive_policy.enforcement IS
 	'default: sessions may override; ceiling: sessions may only be stricter; locked: sessions may not change what the policy sets';
+COMMENT ON COLUMN keepalive_policy.final IS
+	'true: what this policy leaves NULL is PostgreSQL''s; no later policy is asked';
+COMMENT ON COLUMN keepalive_policy.log_only IS
+	'true: dead_after and stall_timeout of this policy end nothing; the guard logs, records and counts what they would have ended';
 COMMENT ON COLUMN keepalive_policy.enabled IS
 	'false: the policy is not there';
 COMMENT ON COLUMN keepalive_policy.comment IS
@@ -97,7 +103,7 @@ CREATE FUNCTION keepalive_status(
 	OUT client_addr inet,
 	OUT client_port integer,
 	OUT transport text,
-	OUT policy text,
+	OUT policies text[],
 	OUT policy_state text,
 	OUT keepalive boolean,
 	OUT tcp_keepalives_idle interval,
@@ -122,7 +128,7 @@ CREATE FUNCTION keepalive_status(
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION keepalive_status() IS
-	'each client backend and walsender: its policy, the settings in force in the kernel, and what the kernel knows of its peer';
+	'each client backend and walsender: its policies, the settings in force in the kernel, and what the kernel knows of its peer';
 
 CREATE FUNCTION keepalive_tcp_info(
 	OUT pid integer,
@@ -569,8 +575,9 @@ session AS MATERIALIZED (
 		a.state = 'active' AND clock_timestamp() - a.query_start > interval '1 minute' AS long_query,
 		-- Who connects from this host cannot vanish without the kernel's knowledge.
 		s.transport = 'tcp' AND NOT s.client_addr <<= '127.0.0.0/8' AND s.client_addr <> '::1' AS remote,
-		CASE WHEN s.policy IS NULL THEN 'sessions without policy'
-			ELSE format('sessions of policy "%s"', s.policy) END AS subject
+		s.policies[1] AS policy,
+		CASE WHEN s.policies IS NULL THEN 'sessions without policy'
+			ELSE format('sessions of policy "%s"', s.policies[1]) END AS subject
 	FROM keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 ),
@@ -839,7 +846,7 @@ GRANT EXECUTE ON FUNCTION keepalive_check() TO pg_monitor;
 
 CREATE VIEW keepalive_blockers WITH (security_invoker = true) AS
 WITH RECURSIVE suspect AS MATERIALIZED (
-	SELECT s.pid, s.datname, s.usename, s.application_name, s.client_addr, s.policy, s.health,
+	SELECT s.pid, s.datname, s.usename, s.application_name, s.client_addr, s.policies, s.health,
 		s.silent_for, s.gives_up_in, a.xact_start,
 		greatest(age(a.backend_xid), age(a.backend_xmin)) AS xmin_age
 	FROM keepalive_status() AS s
@@ -885,7 +892,7 @@ SELECT
 	usename,
 	application_name,
 	client_addr,
-	policy,
+	policies,
 	health,
 	silent_for,
 	gives_up_in,
@@ -905,7 +912,7 @@ COMMENT ON COLUMN keepalive_blockers.datname IS 'its database';
 COMMENT ON COLUMN keepalive_blockers.usename IS 'its role';
 COMMENT ON COLUMN keepalive_blockers.application_name IS 'as the client called itself';
 COMMENT ON COLUMN keepalive_blockers.client_addr IS 'address of the client';
-COMMENT ON COLUMN keepalive_blockers.policy IS 'policy of the session';
+COMMENT ON COLUMN keepalive_blockers.policies IS 'policies of the session';
 COMMENT ON COLUMN keepalive_blockers.health IS 'what is wrong with the peer, as in keepalive_status()';
 COMMENT ON COLUMN keepalive_blockers.silent_for IS 'since when nothing has been received from it';
 COMMENT ON COLUMN keepalive_blockers.gives_up_in IS 'how long until it is given up if it stays silent; NULL: never';

@@ -167,6 +167,8 @@ bool before(const Rule &a, const Policy &policy_a, const Rule &b,
 		return policy_a.priority < policy_b.priority;
 	if (specificity(a) != specificity(b))
 		return specificity(a) > specificity(b);
+	if ((a.backend == BackendKind::any) != (b.backend == BackendKind::any))
+		return a.backend != BackendKind::any;
 	if (prefix_length(a) != prefix_length(b))
 		return prefix_length(a) > prefix_length(b);
 	return std::strcmp(policy_a.name, policy_b.name) < 0;

@@ -60,10 +60,10 @@ std::size_t next_candidate(const Rule *rules, const Policy *policies, std::size_
                            const Connection &connection, std::size_t from) noexcept;
 
 // Match order: whether a is tried before b.  A strict weak order, total where
-// names differ: priority; role and database, role, database, neither; the longer
-// client prefix, where no client is shorter than /0 and bits compare across
-// families (no connection but an IPv4-mapped one can match rules of both); name
-// in byte order.
+// names differ: priority; role and database, role, database, neither; those with a
+// backend; the longer client prefix, where no client is shorter than /0 and bits compare
+// across families (no connection but an IPv4-mapped one can match rules of both); name in
+// byte order.
 bool before(const Rule &a, const Policy &policy_a, const Rule &b,
             const Policy &policy_b) noexcept;
 

@@ -15,8 +15,8 @@ constexpr int name_bytes = 64;
 // Bytes of a role or database pattern including the final NUL.
 constexpr int pattern_bytes = 256;
 
-// The PostgreSQL settings that a policy can give, in the order of DESIGN.md's
-// table.  The value is in the setting's own unit.
+// The PostgreSQL settings that a policy can give.  The value is in the setting's own
+// unit.
 enum class Setting : std::uint8_t
 {
 	keepalives_idle,     // seconds, 0..32767, 0: the system's default
@@ -31,6 +31,18 @@ constexpr int tcp_setting_count = 4;
 
 using SettingValues = std::array<std::int32_t, setting_count>;
 
+// All that a policy can give: the PostgreSQL settings with their own numbers, and three
+// more.
+constexpr int item_keepalive = setting_count;
+constexpr int item_dead_after = setting_count + 1;
+constexpr int item_stall_timeout = setting_count + 2;
+constexpr int item_count = setting_count + 3;
+
+constexpr int item_of(Setting setting) noexcept
+{
+	return static_cast<int>(setting);
+}
+
 enum class Enforcement : std::uint8_t
 {
 	by_default, // a session may override
@@ -38,7 +50,7 @@ enum class Enforcement : std::uint8_t
 	locked,     // a session may not change it
 };
 
-// As in the policy table; nullptr for no Enforcement.
+// As in keepalive_policy.
 constexpr const char *enforcement_name(Enforcement enforcement) noexcept
 {
 	switch (enforcement)
@@ -53,14 +65,6 @@ constexpr const char *enforcement_name(Enforcement enforcement) noexcept
 	return nullptr;
 }
 
-// SO_KEEPALIVE as a policy wants it.
-enum class Keepalive : std::uint8_t
-{
-	unset, // leave it to PostgreSQL, which switches it on
-	off,
-	on,
-};
-
 enum class BackendKind : std::uint8_t
 {
 	any,
@@ -68,19 +72,23 @@ enum class BackendKind : std::uint8_t
 	replication, // walsenders, physical and logical
 };
 
-// What a governed connection gets.
+// What one policy gives.  A value counts where has() is true; 0 is a value.
 struct Settings
 {
-	SettingValues value;   // meaningful where has() is true
-	std::uint8_t set_mask; // bit i: value[i] is given
-	Keepalive keepalive;
+	std::array<std::int32_t, item_count> value; // SO_KEEPALIVE: 0, 1; the last two: ms
+	std::uint8_t given;                         // bit per item
 	Enforcement enforcement;
-	std::uint8_t unused;
-	std::int32_t dead_after_ms;    // 0: none
-	std::int32_t stall_timeout_ms; // 0: none
+	bool final;    // no later policy is asked
+	bool log_only; // dead_after and stall_timeout end nothing
 
-	bool has(Setting s) const noexcept { return (set_mask >> static_cast<int>(s)) & 1; }
-	std::int32_t get(Setting s) const noexcept { return value[static_cast<int>(s)]; }
+	bool has(int item) const noexcept { return (given >> item) & 1; }
+	bool has(Setting s) const noexcept { return has(item_of(s)); }
+	std::int32_t get(Setting s) const noexcept { return value[item_of(s)]; }
+	void give(int item, std::int32_t v) noexcept
+	{
+		value[item] = v;
+		given |= 1 << item;
+	}
 };
 
 // How a role or database pattern is to be read.

@@ -25,6 +25,8 @@ SELECT results_eq(
 		('dead_after', 'interval', false, NULL),
 		('stall_timeout', 'interval', false, NULL),
 		('enforcement', 'text', true, '''default''::text'),
+		('final', 'boolean', true, 'false'),
+		('log_only', 'boolean', true, 'false'),
 		('enabled', 'boolean', true, 'true'),
 		('comment', 'text', false, NULL)$$,
 	'the columns have the expected order, types, NOT NULL and defaults');

@@ -29,7 +29,7 @@ INSERT INTO expected (name, arguments, columns, parallel, strict) VALUES
 INSERT INTO expected (name, arguments, columns) VALUES
 	('keepalive_status', '',
 		'pid integer, datname name, usename name, application_name text, backend_type text, '
-		'client_addr inet, client_port integer, transport text, policy text, policy_state text, '
+		'client_addr inet, client_port integer, transport text, policies text[], policy_state text, '
 		'keepalive boolean, tcp_keepalives_idle interval, tcp_keepalives_interval interval, '
 		'tcp_keepalives_count integer, tcp_user_timeout interval, '
 		'client_connection_check_interval interval, tcp_state text, timer text, '

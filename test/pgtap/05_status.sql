@@ -52,9 +52,9 @@ FROM keepalive_status(), session WHERE pid IN (self, tcp, walsender);
 -- A session over a Unix socket: this one
 
 SELECT results_eq(
-	$$SELECT transport, client_addr, client_port, policy, policy_state, backend_type
+	$$SELECT transport, client_addr, client_port, policies, policy_state, backend_type
 		FROM keepalive_status(), session WHERE pid = self$$,
-	$$VALUES ('unix', NULL::inet, -1, NULL::text, NULL::text, 'client backend')$$,
+	$$VALUES ('unix', NULL::inet, -1, NULL::text[], NULL::text, 'client backend')$$,
 	'a session over a Unix socket has no address and no policy');
 SELECT is(
 	(SELECT jsonb_object_agg(key, value)
@@ -71,9 +71,9 @@ FROM keepalive_status(), session WHERE pid = self;
 -- A TCP session with a policy
 
 SELECT results_eq(
-	$$SELECT transport, client_addr, policy, policy_state, backend_type
+	$$SELECT transport, client_addr, policies, policy_state, backend_type
 		FROM keepalive_status(), session WHERE pid = tcp$$,
-	$$VALUES ('tcp', '127.0.0.1'::inet, 'test status', 'applied', 'client backend')$$,
+	$$VALUES ('tcp', '127.0.0.1'::inet, '{"test status"}'::text[], 'applied', 'client backend')$$,
 	'a TCP session has its policy applied');
 SELECT results_eq(
 	$$SELECT keepalive, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count,
@@ -102,22 +102,22 @@ SELECT is(
 
 SELECT is(dblink_exec('test_tcp', 'SET tcp_keepalives_idle = 99'), 'SET', 'the session runs SET');
 SELECT results_eq(
-	$$SELECT policy, policy_state, tcp_keepalives_idle, tcp_keepalives_interval
+	$$SELECT policies, policy_state, tcp_keepalives_idle, tcp_keepalives_interval
 		FROM keepalive_status(), session WHERE pid = tcp$$,
-	$$VALUES ('test status', 'overridden', '99 s'::interval, '7 s'::interval)$$,
+	$$VALUES ('{"test status"}'::text[], 'overridden', '99 s'::interval, '7 s'::interval)$$,
 	'after SET, policy_state is overridden and the session''s value is shown');
 SELECT is(dblink_exec('test_tcp', 'RESET tcp_keepalives_idle'), 'RESET', 'the session runs RESET');
 SELECT results_eq(
-	$$SELECT policy, policy_state, tcp_keepalives_idle FROM keepalive_status(), session WHERE pid = tcp$$,
-	$$VALUES ('test status', 'applied', '61 s'::interval)$$,
+	$$SELECT policies, policy_state, tcp_keepalives_idle FROM keepalive_status(), session WHERE pid = tcp$$,
+	$$VALUES ('{"test status"}'::text[], 'applied', '61 s'::interval)$$,
 	'after RESET, policy_state is applied and the policy''s value is shown');
 
 -- A walsender without a policy: the system's defaults
 
 SELECT results_eq(
-	$$SELECT backend_type, transport, policy, policy_state, keepalive
+	$$SELECT backend_type, transport, policies, policy_state, keepalive
 		FROM keepalive_status(), session WHERE pid = walsender$$,
-	$$VALUES ('walsender', 'tcp', NULL::text, NULL::text, true)$$,
+	$$VALUES ('walsender', 'tcp', NULL::text[], NULL::text, true)$$,
 	'a walsender has a row without a policy');
 SELECT results_eq(
 	$$SELECT tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count

@@ -29,7 +29,7 @@ WHERE policy IS NOT NULL;
 \c - regress_app 127.0.0.1
 SHOW tcp_keepalives_idle;
 
-SELECT policy, policy_state, keepalive, tcp_keepalives_idle, tcp_keepalives_interval,
+SELECT policies, policy_state, keepalive, tcp_keepalives_idle, tcp_keepalives_interval,
 	tcp_keepalives_count, health, detects_idle, detects_busy
 FROM keepalive_status() WHERE pid = pg_backend_pid();
 
@@ -60,7 +60,7 @@ SELECT set_config('tcp_keepalives_count', '9', false);
 SHOW tcp_keepalives_idle;
 
 -- An unprivileged role sees only its own sessions
-SELECT policy FROM keepalive_status() WHERE pid = pg_backend_pid();
+SELECT policies FROM keepalive_status() WHERE pid = pg_backend_pid();
 SELECT * FROM keepalive_policy;
 SELECT * FROM keepalive_explain('contrib_regression', 'regress_app');
 SELECT * FROM keepalive_apply();

@@ -25,12 +25,15 @@ my @in_order = (
 	[ v_role_any => { role => 'app', client => '0.0.0.0/0' } ],
 	[ b_role => { role => 'app' } ],
 	[ b_role_ => { role => '+app' } ],
-	[ u_database_long => { database => 'postgres', client => '10.77.1.2/32', backend => 'client' } ],
+	[ uu_database_backend => { database => 'postgres', backend => 'client' } ],
+	[ u_database_long => { database => 'postgres', client => '10.77.1.2/32' } ],
 	[ t_database => { database => 'postgres' } ],
+	[ z_backend_long => { client => '10.0.0.0/8', backend => 'client' } ],
+	[ y_backend => { backend => 'client' } ],
 	[ s_network_long => { client => '10.77.0.0/16' } ],
 	[ r_network_short => { client => '10.0.0.0/8' } ],
 	[ Z_name => {} ],
-	[ a_name => { backend => 'client' } ],
+	[ a_name => {} ],
 	[ 'é_name' => {} ],
 	[ last_priority => { priority => 101, role => 'app', database => 'postgres' } ]);
 
@@ -70,13 +73,40 @@ $node->safe_psql('postgres', "UPDATE keepalive_policy SET enabled = true WHERE n
 $node->wait_for_policies;
 kernel_has($node->session(host => $host, user => 'app'), { idle => 9 }, 'a policy applies once it is enabled');
 
-# --- whole rows -------------------------------------------------------------------
+# --- each setting from the first policy that sets it ------------------------------------
 
 $node->safe_psql('postgres', 'TRUNCATE keepalive_policy');
 $node->policy(name => 'first', priority => 1, tcp_keepalives_idle => '41s');
 $node->policy(name => 'second', priority => 2, tcp_keepalives_idle => '42s', tcp_keepalives_count => 4);
+$node->policy(name => 'nothing_new', priority => 3, tcp_keepalives_count => 5);
+$node->policy(name => 'baseline', priority => 1000, tcp_keepalives_interval => '12s',
+	tcp_user_timeout => '0');
 $node->wait_for_policies;
-kernel_has($node->session(host => $host, user => 'app'), { idle => 41, count => 9 },
-	'no other policy sets what the first matching policy leaves NULL');
+$session = $node->session(host => $host, user => 'app');
+kernel_has($session, { idle => 41, interval => 12, count => 4 },
+	'each setting comes from the first policy that sets it');
+is(policy_of($node, $session), 'first,second,baseline',
+	'keepalive_status() names the policies that give something, in match order');
+
+$node->safe_psql('postgres', "UPDATE keepalive_policy SET final = true WHERE name = 'second'");
+$node->wait_for_policies;
+$session = $node->session(host => $host, user => 'app');
+kernel_has($session, { idle => 41, interval => 75, count => 4 },
+	'no policy after a final one gives anything');
+is(policy_of($node, $session), 'first,second', 'and none after it is named');
+
+$node->safe_psql('postgres', "UPDATE keepalive_policy SET enabled = false WHERE name = 'second'");
+$node->wait_for_policies;
+kernel_has($node->session(host => $host, user => 'app'), { idle => 41, interval => 12, count => 5 },
+	'a final policy that is disabled ends nothing');
+
+$node->safe_psql('postgres', q{
+	UPDATE keepalive_policy SET enabled = true, tcp_keepalives_idle = NULL,
+		tcp_keepalives_count = NULL, priority = 0 WHERE name = 'second'});
+$node->wait_for_policies;
+$session = $node->session(host => $host, user => 'app');
+kernel_has($session, { idle => 7200, interval => 75, count => 9 },
+	'a final policy that sets nothing is an exemption');
+is(policy_of($node, $session), undef, 'which leaves the session without policies');
 
 done_testing();

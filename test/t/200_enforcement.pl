@@ -146,7 +146,7 @@ is($refusal->{message},
 	'permission denied to set parameter "tcp_user_timeout" to 0: '
 	  . 'keepalive policy "for_app_locked" does not allow it',
 	'the error names the policy');
-is($refusal->{detail}, 'The policy sets 30000, and is locked.', 'the error\'s detail has the policy\'s value');
+is($refusal->{detail}, 'Policy value is 30000; enforcement is "locked".', 'the error\'s detail has the policy\'s value');
 like($refusal->{hint}, qr/superusers.*keepalive_policy/, 'the error\'s hint says who may change it');
 
 # --- a function's SET clause ----------------------------------------------------------
@@ -311,7 +311,7 @@ foreach my $role (@roles)
 	ok($ok, 'psql with PGOPTIONS connects under a locked policy');
 	is($stdout, "60\n", 'psql with PGOPTIONS gets the policy\'s value');
 	like($stderr,
-		qr/WARNING:  parameter "tcp_keepalives_idle" stays as keepalive policy "for_app_locked" has it\n/,
+		qr/WARNING:  value of parameter "tcp_keepalives_idle" is overridden by keepalive policy "for_app_locked"\n/,
 		'psql with PGOPTIONS gets a warning');
 }
 

@@ -125,7 +125,7 @@ committed('INSERT of a policy that is later in match order', '51/75/5/31000', <<
 INSERT INTO keepalive_policy (name, role, priority, tcp_keepalives_idle)
 	VALUES ('b', 'app', 200, '40s')
 END
-committed('UPDATE of priority that makes a policy the first', '40/75/9/0', q{UPDATE keepalive_policy SET priority = 50 WHERE name = 'b'});
+committed('UPDATE of priority that makes a policy the first', '40/75/5/31000', q{UPDATE keepalive_policy SET priority = 50 WHERE name = 'b'});
 committed('UPDATE of priority that makes a policy a later one', '51/75/5/31000',
 	q{UPDATE keepalive_policy SET priority = 101 WHERE name = 'b'});
 committed('DELETE', '40/75/9/0', q{DELETE FROM keepalive_policy WHERE name = 'a'});
@@ -174,7 +174,7 @@ DELETE FROM keepalive_policy WHERE name = 'first';
 UPDATE keepalive_policy SET tcp_keepalives_interval = '31s' WHERE name = 'b';
 COMMIT
 END
-committed('COPY', '20/75/9/0', <<'END');
+committed('COPY', '20/31/9/0', <<'END');
 COPY keepalive_policy (name, priority, role, tcp_keepalives_idle) FROM PROGRAM 'printf "c\\t1\\tapp\\t20 s\\n"'
 END
 

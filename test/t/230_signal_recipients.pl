@@ -123,7 +123,7 @@ ok(-d "/proc/$starting", 'a backend that waits for the startup packet is not sig
 my $body = pack('N', 3 << 16) . "user\0postgres\0database\0postgres\0\0";
 syswrite $silent, pack('N', 4 + length $body) . $body;
 ok(defined seconds_until(5,
-		sub { $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid = $starting AND policy = 'all'") }),
+		sub { $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid = $starting AND policies = '{all}'") }),
 	'a backend gets the last policy once it has the startup packet');
 close $silent;
 

@@ -64,7 +64,7 @@ my @changes = (
 		'INSERT',
 		q{INSERT INTO keepalive_policy (name, priority, role, tcp_keepalives_idle)
 			VALUES ('first', 1, 'app', '40s')},
-		'40/75/9/0' ],
+		'40/75/9/30000' ],
 	[ 'DELETE', q{DELETE FROM keepalive_policy WHERE name = 'first'}, '50/75/9/30000' ],
 	[ 'TRUNCATE', 'TRUNCATE keepalive_policy', $native ],
 	[

@@ -28,7 +28,7 @@ $node->wait_for_policies;
 
 my $directory = $node->basedir;
 append_to_file("$directory/whose.sql",
-	"SELECT 1 / (SELECT count(*) FROM keepalive_status() WHERE pid = pg_backend_pid() AND policy = session_user);\n");
+	"SELECT 1 / (SELECT count(*) FROM keepalive_status() WHERE pid = pg_backend_pid() AND policies = ARRAY[session_user::text]);\n");
 my (@clients, @outputs);
 foreach my $role (@roles)
 {

@@ -34,7 +34,7 @@ sub blockers
 {
 	my ($session) = @_;
 	my $rows = ($session // $admin)->query(<<'END');
-SELECT pid, datname, usename, application_name, host(client_addr), policy, health,
+SELECT pid, datname, usename, application_name, host(client_addr), policies[1], health,
 	extract(epoch FROM silent_for), extract(epoch FROM gives_up_in), waiting,
 	extract(epoch FROM oldest_wait), extract(epoch FROM transaction_age), holds_xmin, xmin_age
 FROM keepalive_blockers ORDER BY pid

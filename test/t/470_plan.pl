@@ -82,7 +82,7 @@ sleep 3;
 foreach my $intent (@intents)
 {
 	my $pids = join ',', values %{ $intent->{pid} };
-	my $good = $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid IN ($pids) AND policy = 'dead_within_$intent->{within}s' AND policy_state = 'applied' AND health IN ('alive', 'zero_window')");
+	my $good = $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid IN ($pids) AND policies = '{dead_within_$intent->{within}s}' AND policy_state = 'applied' AND health IN ('alive', 'zero_window')");
 	is($good, scalar keys %{ $intent->{pid} }, "intent $intent->{within} s: all sessions are alive and have the policy");
 }
 

@@ -2,6 +2,8 @@
 
 #include "pg/functions/datums.hpp"
 
+#include "pg/text.hpp"
+
 #include <algorithm>
 
 #include <sys/socket.h>
@@ -10,6 +12,8 @@ extern "C"
 {
 #include "catalog/pg_type.h"
 #include "datatype/timestamp.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inet.h"
 #include "utils/timestamp.h"
@@ -54,6 +58,15 @@ Datum unsigned_datum(std::uint64_t value, Oid type)
 		return DirectFunctionCall3(numeric_in, CStringGetDatum(digits),
 		                           ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 	}
+}
+
+Datum policy_names_datum(const PolicyNames &policies)
+{
+	Datum names[most_sources];
+	for (int i = 0; i < policies.count; i++)
+		names[i] = CStringGetTextDatum(text_from_shared(policies.name[i]));
+	return PointerGetDatum(
+		construct_array(names, policies.count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 } // namespace guard::pg

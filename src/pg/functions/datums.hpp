@@ -3,6 +3,8 @@
 
 #include "pg/postgres.hpp"
 
+#include "model/compose.hpp"
+
 #include <cstdint>
 
 namespace guard::pg
@@ -17,5 +19,8 @@ Datum address_datum(std::uint8_t family, const std::uint8_t *address);
 
 // As an integer, bigint or numeric; a value that the type cannot hold as its greatest.
 Datum unsigned_datum(std::uint64_t value, Oid type);
+
+// The names as text[], in match order.
+Datum policy_names_datum(const PolicyNames &policies);
 
 } // namespace guard::pg

@@ -7,6 +7,7 @@
 #include "pg/functions/rows.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/setting_records.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
 
@@ -131,26 +132,27 @@ StoredSettings stored_settings(const char *database_name, Oid role)
 	return stored;
 }
 
-// What a new session would get, without connection options of its own.  Nullptr for
-// `policy`: without one.  Settings of TCP are in force on TCP only.
-SettingValues resulting_values(const Settings *policy, const StoredSettings &stored,
-                               const ConfiguredValues &configured)
+// What a new session would get, without connection options of its own.  Settings of TCP
+// are in force on TCP only.
+SettingValues resulting_values(const ComposedSettings &policy,
+                               const StoredSettings &stored,
+                               const ConfiguredValues &configured, bool tcp)
 {
-	SettingValues values;
+	Basis basis = {};
+	Choices choices = {};
 	for (int i = 0; i < setting_count; i++)
 	{
-		auto setting = static_cast<Setting>(i);
-		std::int32_t native = configured.value[i];
-		if (policy != nullptr && policy->has(setting))
-			native = policy->get(setting);
-		if (stored.given[i])
-			native = stored.value[i];
-		std::int32_t value =
-			policy == nullptr
-				? native
-				: effective(setting, native, *policy, system_default(setting), false);
-		values[i] = value == 0 ? system_default(setting) : value;
+		basis.unchosen[i] = policy.has(i) ? policy.value[i] : configured.value[i];
+		basis.system_default[i] = system_default(static_cast<Setting>(i));
+		choices[i] = {stored.value[i], stored.given[i], false};
 	}
+	basis.limits = kernel_limits();
+	basis.watch_interval_ms = watch_interval;
+	basis.tcp = tcp;
+	SettingValues values = effective(choices, policy, basis);
+	for (int i = 0; i < setting_count; i++)
+		if (values[i] == 0)
+			values[i] = basis.system_default[i];
 	return values;
 }
 
@@ -201,14 +203,13 @@ Duration duration_of(std::int32_t milliseconds)
 	return milliseconds != 0 ? Duration(milliseconds) : Duration();
 }
 
-void add_results(RowValues<explain_columns> &row, const Settings *policy,
-                 const SettingValues &values, bool tcp)
+void add_results(RowValues<explain_columns> &row, const Policy *source,
+                 const ComposedSettings &policy, const SettingValues &values, bool tcp)
 {
-	const bool keepalive = policy == nullptr || policy->keepalive != Keepalive::off;
-	row.add_text(policy ? enforcement_name(policy->enforcement) : nullptr);
+	row.add_text(source ? enforcement_name(source->settings.enforcement) : nullptr);
 	if (tcp)
 	{
-		row.add(BoolGetDatum(keepalive));
+		row.add(BoolGetDatum(!policy.keepalive_off()));
 		row.add(interval_datum(values[0] * INT64CONST(1000)));
 		row.add(interval_datum(values[1] * INT64CONST(1000)));
 		row.add(Int32GetDatum(values[2]));
@@ -217,12 +218,14 @@ void add_results(RowValues<explain_columns> &row, const Settings *policy,
 	else
 		row.add_nulls(5);
 	row.add(interval_datum(values[4]));
-	row.add_interval_or_null(duration_of(policy ? policy->dead_after_ms : 0));
-	row.add_interval_or_null(duration_of(policy ? policy->stall_timeout_ms : 0));
+	row.add_interval_or_null(duration_of(policy.dead_after_ms()));
+	row.add_interval_or_null(duration_of(policy.stall_timeout_ms()));
 	if (tcp)
 	{
 		const Detection worst =
-			detection(detection_settings_of(values, keepalive, policy), kernel_limits());
+			detection(detection_settings_of(values, !policy.keepalive_off(), policy,
+		                                    watch_interval),
+		              kernel_limits());
 		row.add_interval_or_null(worst.idle.latest);
 		row.add_interval_or_null(worst.busy.latest);
 	}
@@ -307,8 +310,11 @@ void explain(ReturnSetInfo *result, const Connection &connection, Oid role)
 		row.add(BoolGetDatum(matches));
 		row.add_text(reason);
 		row.add(BoolGetDatum(wins));
-		const Settings *settings = policy ? &policy->settings : nullptr;
-		add_results(row, settings, resulting_values(settings, stored, configured), tcp);
+		Composition own = {};
+		if (policy != nullptr)
+			add_policy(own, *policy);
+		add_results(row, policy, own.settings,
+		            resulting_values(own.settings, stored, configured, tcp), tcp);
 		row.add_remaining_nulls();
 		put_row(result, row);
 	}

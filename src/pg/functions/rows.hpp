@@ -99,6 +99,15 @@ template <const auto &columns> struct RowValues
 		add(Int32GetDatum(endpoint.port));
 	}
 
+	// The names of policies, NULL for none.
+	void add_policies(const PolicyNames &policies)
+	{
+		if (policies.count == 0)
+			add_null();
+		else
+			add(policy_names_datum(policies));
+	}
+
   private:
 	void add(Datum value, bool null)
 	{

@@ -15,7 +15,7 @@ bool policies_distributed()
 
 SessionState session_state(const Session &session, const Wanted &wanted, bool distributed)
 {
-	if (!wanted.governed && session.applied == wanted.version)
+	if (!wanted.governed() && session.applied == wanted.version)
 		return SessionState::ungoverned;
 	if (session.applied != wanted.version || !distributed)
 		return SessionState::pending;

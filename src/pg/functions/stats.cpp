@@ -129,8 +129,7 @@ void count_sessions(StatisticsList &list)
 		Wanted wanted;
 		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
 			continue;
-		if (PolicyStatistics *row =
-		        find_row(list, list.count, wanted.governed ? wanted.policy : ""))
+		if (PolicyStatistics *row = find_row(list, list.count, wanted.policies.name[0]))
 			row->sessions++;
 	}
 }

@@ -1,10 +1,12 @@
 // keepalive_status()
 #include "pg/postgres.hpp"
 
+#include "model/effective.hpp"
 #include "pg/compat.hpp"
 #include "pg/functions/rows.hpp"
 #include "pg/functions/session_list.hpp"
 #include "pg/functions/session_state.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
 
@@ -13,6 +15,7 @@
 extern "C"
 {
 #include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
 #include "utils/acl.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_status);
@@ -32,7 +35,7 @@ constexpr Column status_columns[] = {
 	{"client_addr", INETOID},
 	{"client_port", INT4OID},
 	{"transport", TEXTOID},
-	{"policy", TEXTOID},
+	{"policies", TEXTARRAYOID},
 	{"policy_state", TEXTOID},
 	{"keepalive", BOOLOID},
 	{"tcp_keepalives_idle", INTERVALOID},
@@ -137,9 +140,8 @@ void add_verdict(RowValues<status_columns> &row, const ListedSession &listed,
                  const SocketFacts &facts, const KernelLimits &limits)
 {
 	const Session &session = listed.session;
-	const DetectionSettings settings =
-		detection_settings_of(session.in_force, session.keepalive,
-	                          listed.wanted.governed ? &listed.wanted.settings : nullptr);
+	const DetectionSettings settings = detection_settings_of(
+		session.in_force, session.keepalive, listed.wanted.settings, watch_interval);
 	Millis rto = tcp_timeout_init;
 
 	if (facts.found)
@@ -197,7 +199,7 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 			row.add(Int32GetDatum(-1));
 		}
 		row.add_text(tcp ? "tcp" : "unix");
-		row.add_text(listed.wanted.governed ? listed.wanted.policy : nullptr);
+		row.add_policies(listed.wanted.policies);
 		if (listed.slot != nullptr)
 		{
 			row.add_text(policy_state(listed));

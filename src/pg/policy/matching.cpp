@@ -58,6 +58,12 @@ bool is_member(Oid role, const char *group)
 	       is_member_of_role_nosuper(role, group_oid);
 }
 
+bool needs_postgres(const Rule &rule)
+{
+	return rule.database == PatternKind::regex || rule.role == PatternKind::regex ||
+	       rule.role == PatternKind::group;
+}
+
 } // namespace
 
 char *regex_problem(const char *pattern)
@@ -99,58 +105,45 @@ bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &c
 	       role_agrees(rule, policy, connection, role);
 }
 
-bool find_policy(const Connection &connection, Oid role, Policy *found,
-                 std::uint64_t *generation)
+bool compose_policies(const Connection &connection, Oid role, bool may_ask,
+                      Composition *result, std::uint64_t *generation)
 {
-	*generation = pg_atomic_read_u64(&shared->generation);
-
-	for (size_t from = 0;;)
-	{
-		Rule rule;
-
-		LWLockAcquire(shared->policy_lock, LW_SHARED);
-		std::uint64_t current = pg_atomic_read_u64(&shared->generation);
-		if (current != *generation)
-		{
-			*generation = current;
-			from = 0;
-		}
-		size_t count = shared->policy_count;
-		size_t i =
-			next_candidate(shared_rules(), shared_policies(), count, connection, from);
-		if (i < count)
-		{
-			rule = shared_rules()[i];
-			*found = shared_policies()[i];
-		}
-		LWLockRelease(shared->policy_lock);
-
-		if (i >= count)
-			return false;
-		if (postgres_agrees(rule, *found, connection, role))
-			return true;
-		from = i + 1;
-	}
-}
-
-PolicySearch find_policy_at_once(const Connection &connection, Policy *found,
-                                 std::uint64_t *generation)
-{
+	*result = {};
 	LWLockAcquire(shared->policy_lock, LW_SHARED);
 	*generation = pg_atomic_read_u64(&shared->generation);
-	size_t count = shared->policy_count;
-	size_t i = next_candidate(shared_rules(), shared_policies(), count, connection, 0);
-	PolicySearch result = PolicySearch::none;
-	if (i < count)
+	for (size_t from = 0;;)
 	{
-		const Rule &rule = shared_rules()[i];
-		bool decided = rule.database != PatternKind::regex &&
-		               rule.role != PatternKind::regex && rule.role != PatternKind::group;
-		result = decided ? PolicySearch::found : PolicySearch::ask_postgres;
-		*found = shared_policies()[i];
+		const size_t count = shared->policy_count;
+		const size_t i =
+			next_candidate(shared_rules(), shared_policies(), count, connection, from);
+		if (i >= count)
+			break;
+		from = i + 1;
+		if (needs_postgres(shared_rules()[i]))
+		{
+			const Rule rule = shared_rules()[i];
+			const Policy policy = shared_policies()[i];
+			LWLockRelease(shared->policy_lock);
+			if (!may_ask)
+				return false;
+			const bool agrees = postgres_agrees(rule, policy, connection, role);
+			LWLockAcquire(shared->policy_lock, LW_SHARED);
+			const std::uint64_t current = pg_atomic_read_u64(&shared->generation);
+			if (current != *generation)
+			{
+				*generation = current;
+				*result = {};
+				from = 0;
+				continue;
+			}
+			if (!agrees)
+				continue;
+		}
+		if (!add_policy(*result, shared_policies()[i]))
+			break;
 	}
 	LWLockRelease(shared->policy_lock);
-	return result;
+	return true;
 }
 
 Connection connection_of(const Session &session, const char *role_name)

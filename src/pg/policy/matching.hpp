@@ -1,4 +1,4 @@
-// Which policy a connection gets: policy/match.hpp plus what only PostgreSQL can
+// What a connection gets from the policies: model/match.hpp plus what only PostgreSQL can
 // tell, group membership and regular expressions.
 #pragma once
 
@@ -23,23 +23,13 @@ bool role_agrees(const Rule &rule, const Policy &policy, const Connection &conne
 bool postgres_agrees(const Rule &rule, const Policy &policy, const Connection &connection,
                      Oid role);
 
-// Finds the first compiled policy for `connection` and copies it.  False if there
-// is none.  Needs a transaction; holds no lock while it asks PostgreSQL.
-// *generation is that of the policies which gave the answer.
-bool find_policy(const Connection &connection, Oid role, Policy *found,
-                 std::uint64_t *generation);
-
-enum class PolicySearch
-{
-	none,
-	found,
-	ask_postgres, // a candidate has a group or a regular expression: use find_policy()
-};
-
-// The same as far as it goes without asking PostgreSQL.  Raises no errors and needs no
-// transaction.
-PolicySearch find_policy_at_once(const Connection &connection, Policy *found,
-                                 std::uint64_t *generation);
+// Composes what `connection` gets from the compiled policies.  Needs a transaction, and
+// may raise errors of the catalogs; holds no lock while it asks PostgreSQL.  Without
+// may_ask it needs no transaction and raises no error, and returns false if PostgreSQL
+// has to be asked: about a group or a regular expression.  *generation is that of the
+// policies which gave the answer.
+bool compose_policies(const Connection &connection, Oid role, bool may_ask,
+                      Composition *result, std::uint64_t *generation);
 
 // The Connection of a session, with `role_name` for its role.
 Connection connection_of(const Session &session, const char *role_name);

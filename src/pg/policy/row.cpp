@@ -51,6 +51,8 @@ constexpr ColumnDefinition column_definitions[policy_column_count] = {
 	{"dead_after", INTERVALOID},
 	{"stall_timeout", INTERVALOID},
 	{"enforcement", TEXTOID},
+	{"final", BOOLOID},
+	{"log_only", BOOLOID},
 	{"enabled", BOOLOID},
 };
 
@@ -160,12 +162,12 @@ struct RowReader
 		return false;
 	}
 
-	void take_setting(PolicyColumn column, Setting setting, std::int64_t unit,
+	void take_setting(PolicyColumn column, int item, std::int64_t unit,
 	                  const char *unit_name, std::int32_t max, Settings *settings)
 	{
-		if (take_interval(column, unit, unit_name, max,
-		                  &settings->value[static_cast<int>(setting)]))
-			settings->set_mask |= 1 << static_cast<int>(setting);
+		std::int32_t value;
+		if (take_interval(column, unit, unit_name, max, &value))
+			settings->give(item, value);
 	}
 
 	void take_count(Settings *settings)
@@ -179,9 +181,7 @@ struct RowReader
 			fail(PolicyColumn::tcp_keepalives_count,
 			     psprintf("The value must be a number of probes from 0 to %d.",
 			              max_keepalive_count));
-		constexpr int setting = static_cast<int>(Setting::keepalives_count);
-		settings->value[setting] = count;
-		settings->set_mask |= 1 << setting;
+		settings->give(item_of(Setting::keepalives_count), count);
 	}
 
 	PatternKind take_pattern(PolicyColumn column, bool groups, char *to)
@@ -256,13 +256,21 @@ struct RowReader
 		return Enforcement::by_default;
 	}
 
-	Keepalive take_keepalive() const
+	void take_keepalive(Settings *settings) const
 	{
 		bool is_null;
 		Datum datum = get(PolicyColumn::keepalive, &is_null);
+		if (!is_null)
+			settings->give(item_keepalive, DatumGetBool(datum));
+	}
+
+	bool take_flag(PolicyColumn column)
+	{
+		bool is_null;
+		Datum datum = get(column, &is_null);
 		if (is_null)
-			return Keepalive::unset;
-		return DatumGetBool(datum) ? Keepalive::on : Keepalive::off;
+			fail(column, "The value must be true or false.");
+		return !is_null && DatumGetBool(datum);
 	}
 };
 
@@ -310,9 +318,7 @@ bool read_policy_row(HeapTuple tuple, TupleDesc descriptor, const PolicyColumns 
 	policy.priority = DatumGetInt32(reader.get(PolicyColumn::priority, &is_null));
 	if (is_null)
 		reader.fail(PolicyColumn::priority, "A policy must have a priority.");
-	bool enabled = DatumGetBool(reader.get(PolicyColumn::enabled, &is_null));
-	if (is_null)
-		reader.fail(PolicyColumn::enabled, "The value must be true or false.");
+	bool enabled = reader.take_flag(PolicyColumn::enabled);
 
 	PatternKind database =
 		reader.take_pattern(PolicyColumn::database, false, policy.database);
@@ -320,22 +326,26 @@ bool read_policy_row(HeapTuple tuple, TupleDesc descriptor, const PolicyColumns 
 	Network client = reader.take_network();
 	BackendKind backend = reader.take_backend();
 
-	settings.keepalive = reader.take_keepalive();
-	reader.take_setting(PolicyColumn::tcp_keepalives_idle, Setting::keepalives_idle,
-	                    USECS_PER_SEC, "seconds", max_keepalive_seconds, &settings);
+	reader.take_keepalive(&settings);
+	reader.take_setting(PolicyColumn::tcp_keepalives_idle,
+	                    item_of(Setting::keepalives_idle), USECS_PER_SEC, "seconds",
+	                    max_keepalive_seconds, &settings);
 	reader.take_setting(PolicyColumn::tcp_keepalives_interval,
-	                    Setting::keepalives_interval, USECS_PER_SEC, "seconds",
+	                    item_of(Setting::keepalives_interval), USECS_PER_SEC, "seconds",
 	                    max_keepalive_seconds, &settings);
 	reader.take_count(&settings);
-	reader.take_setting(PolicyColumn::tcp_user_timeout, Setting::user_timeout, 1000,
-	                    "milliseconds", INT_MAX, &settings);
+	reader.take_setting(PolicyColumn::tcp_user_timeout, item_of(Setting::user_timeout),
+	                    1000, "milliseconds", INT_MAX, &settings);
 	reader.take_setting(PolicyColumn::client_connection_check_interval,
-	                    Setting::client_check, 1000, "milliseconds", INT_MAX, &settings);
-	reader.take_interval(PolicyColumn::dead_after, 1000, "milliseconds", INT_MAX,
-	                     &settings.dead_after_ms);
-	reader.take_interval(PolicyColumn::stall_timeout, 1000, "milliseconds", INT_MAX,
-	                     &settings.stall_timeout_ms);
+	                    item_of(Setting::client_check), 1000, "milliseconds", INT_MAX,
+	                    &settings);
+	reader.take_setting(PolicyColumn::dead_after, item_dead_after, 1000, "milliseconds",
+	                    INT_MAX, &settings);
+	reader.take_setting(PolicyColumn::stall_timeout, item_stall_timeout, 1000,
+	                    "milliseconds", INT_MAX, &settings);
 	settings.enforcement = reader.take_enforcement();
+	settings.final = reader.take_flag(PolicyColumn::final_policy);
+	settings.log_only = reader.take_flag(PolicyColumn::log_only);
 
 	row->rule = make_rule(policy, database, role, backend, client);
 	row->rule.enabled = enabled;

@@ -32,6 +32,8 @@ enum class PolicyColumn
 	dead_after,
 	stall_timeout,
 	enforcement,
+	final_policy,
+	log_only,
 	enabled,
 };
 constexpr int policy_column_count = static_cast<int>(PolicyColumn::enabled) + 1;

@@ -7,6 +7,8 @@
 #include "pg/compat.hpp"
 #include "pg/session/own_slot.hpp"
 #include "pg/setting_records.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
 
 #include <algorithm>
@@ -25,7 +27,7 @@ namespace
 // What a check hook attaches to a value that was chosen in a place above the
 // policy's; it goes where the value goes (GUC "extra": onto the stack, into the
 // reset value).
-struct Choice
+struct Extra
 {
 	std::int32_t native; // as asked for, before the policy changed it
 	bool may_override;   // chosen by a superuser
@@ -68,26 +70,77 @@ NativeSetting &native(Setting setting)
 	return settings[static_cast<int>(setting)];
 }
 
+// Where enforcement depends on them; read when somebody first chooses a value, because a
+// signal handler cannot read them.
+KernelLimits limits;
+
 void note_assigned(NativeSetting &n, std::int32_t value, const void *extra)
 {
-	const auto *choice = static_cast<const Choice *>(extra);
+	const auto *choice = static_cast<const Extra *>(extra);
 	n.chosen = choice != nullptr;
 	n.may_override = choice != nullptr && choice->may_override;
 	n.assigned = choice != nullptr ? choice->native : value;
 }
 
-std::int32_t govern(Setting setting, std::int32_t choice, bool may_override,
-                    const Wanted &wanted)
+// Async-signal-safe, as all that follows up to effective_values().
+Choices choices_made()
 {
-	if (!wanted.governed)
-		return choice;
-	return effective(setting, choice, wanted.settings, resolved(setting, 0),
-	                 may_override);
+	Choices choices = {};
+	for (int i = 0; i < setting_count; i++)
+		if (settings[i].chosen)
+			choices[i] = {settings[i].assigned, true, settings[i].may_override};
+	return choices;
 }
 
-bool attach_choice(void **extra, std::int32_t value, bool may_override)
+// What stands without any choice.
+Basis basis_of(const Wanted &wanted)
 {
-	auto *choice = static_cast<Choice *>(compat::allocate_extra(sizeof(Choice)));
+	Basis basis = {};
+	ConfiguredValues configured;
+	const bool known = shared->configured.read(configured);
+	for (int i = 0; i < setting_count; i++)
+	{
+		auto setting = static_cast<Setting>(i);
+		const NativeSetting &n = settings[i];
+		if (wanted.settings.has(setting))
+			basis.unchosen[i] = wanted.settings.get(setting);
+		else if ((n.chosen || n.default_is_ours) && known)
+			basis.unchosen[i] = configured.value[i];
+		else
+			basis.unchosen[i] = n.assigned;
+		basis.system_default[i] = resolved(setting, 0);
+	}
+	basis.limits = limits;
+	basis.watch_interval_ms = watch_interval;
+	basis.tcp = own_is_tcp();
+	return basis;
+}
+
+// Settings that the policies leave to PostgreSQL and that a superuser has chosen so that
+// a dead client is found later than the policies promise.  A bit per Setting.
+std::uint8_t overrides_of_promise(const Wanted &wanted, const SettingValues &expected)
+{
+	std::uint8_t overrides = 0;
+	for (int i = 0; i < setting_count; i++)
+		if (settings[i].may_override && !wanted.settings.has(i))
+			overrides |= 1 << i;
+	if (overrides == 0)
+		return 0;
+	const Basis basis = basis_of(wanted);
+	return keeps(promised({}, wanted.settings, basis), expected, wanted.settings, basis)
+	           ? 0
+	           : overrides;
+}
+
+void publish(const Wanted &wanted, std::int32_t client_check)
+{
+	const SettingValues expected = effective_values(wanted);
+	publish_own(wanted, expected, overrides_of_promise(wanted, expected), client_check);
+}
+
+bool attach_extra(void **extra, std::int32_t value, bool may_override)
+{
+	auto *choice = static_cast<Extra *>(compat::allocate_extra(sizeof(Extra)));
 	if (choice == nullptr)
 		return false;
 	*choice = {value, may_override};
@@ -95,81 +148,118 @@ bool attach_choice(void **extra, std::int32_t value, bool may_override)
 	return true;
 }
 
-const char *enforcement_word(Enforcement enforcement)
+// Whether the session gets what it chooses, and keeps what it chose before.
+bool is_honoured(int chosen, const Choices &choices, const SettingValues &before,
+                 const SettingValues &after)
 {
-	return enforcement == Enforcement::locked ? "locked" : "a ceiling";
+	for (int i = 0; i < setting_count; i++)
+		if (choices[i].made && after[i] != choices[i].value &&
+		    (i == chosen || after[i] != before[i]))
+			return false;
+	return true;
 }
 
-// DESIGN "Enforcement".  Never raises an error: what is refused returns false, and
-// what must not be refused, because it would keep a client from connecting, is
-// changed.
+// Why a value is refused: the policy, and a detail.  In memory that the next call uses.
+struct Refusal
+{
+	const char *policy;
+	const char *detail;
+};
+
+const char *time_text(const Duration &duration, char *text, size_t room)
+{
+	if (duration)
+		snprintf(text, room, "%.1f s", *duration / 1000.0);
+	else
+		strlcpy(text, "for ever", room);
+	return text;
+}
+
+Refusal refusal_of(Setting setting, const SettingValues &values, const Wanted &wanted,
+                   const Basis &basis)
+{
+	static char detail[256];
+	const ComposedSettings &policy = wanted.settings;
+	const int i = item_of(setting);
+	if (!allowed(setting, values[i], policy, basis.system_default[i]))
+	{
+		snprintf(detail, sizeof(detail), "Policy value is %d; enforcement is \"%s\".",
+		         policy.get(setting), enforcement_name(policy.enforcement[i]));
+		return {wanted.source_of(i), detail};
+	}
+	const Promise promise = promised({}, policy, basis);
+	const Detection worst = detection_of(values, policy, basis);
+	char now[32];
+	char then[32];
+	const bool idle =
+		promise.idle && (!worst.idle.latest || *worst.idle.latest > *promise.idle);
+	snprintf(detail, sizeof(detail),
+	         "A dead client would go unnoticed for %s while the session is %s; the "
+	         "policies promise %s.",
+	         time_text(idle ? worst.idle.latest : worst.busy.latest, then, sizeof(then)),
+	         idle ? "idle" : "busy",
+	         time_text(idle ? promise.idle : promise.busy, now, sizeof(now)));
+	return {wanted.source_of(first_enforced_item(policy)), detail};
+}
+
+// Never raises an error: what is refused returns false, and what must not be refused,
+// because it would keep a client from connecting, is changed.
 bool enforce(Setting setting, int *value, void **extra, GucSource source)
 {
-	Wanted wanted = {};
 	if (my_slot == nullptr || applying)
 		return true;
-	if (!my_slot->wanted.read(wanted))
-		wanted = {};
-
-	NativeSetting &n = native(setting);
 	if (source == PGC_S_GLOBAL)
 	{
-		n.default_is_role_all = true;
-		n.default_is_ours = false;
+		native(setting).default_is_role_all = true;
+		native(setting).default_is_ours = false;
 	}
-
 	if (source == PGC_S_TEST || source < PGC_S_GLOBAL)
 		return true;
-	if (!wanted.governed ||
-	    allowed(setting, *value, wanted.settings, resolved(setting, 0), false))
-		return attach_choice(extra, *value, false);
 
-	const char *word = enforcement_word(wanted.settings.enforcement);
+	Wanted wanted = {};
+	if (!my_slot->wanted.read(wanted) || first_enforced_item(wanted.settings) < 0)
+		return attach_extra(extra, *value, false);
+
+	limits = kernel_limits();
+	const int i = item_of(setting);
+	const Basis basis = basis_of(wanted);
+	Choices choices = choices_made();
+	const SettingValues before = effective(choices, wanted.settings, basis);
+	choices[i] = {*value, true, false};
+	const SettingValues after = effective(choices, wanted.settings, basis);
+	if (is_honoured(i, choices, before, after))
+		return attach_extra(extra, *value, false);
+	if (source >= PGC_S_INTERACTIVE && superuser())
+		return attach_extra(extra, *value, true);
+
+	SettingValues asked_for = before;
+	asked_for[i] = *value;
+	const Refusal refusal = refusal_of(setting, asked_for, wanted, basis);
 	if (source >= PGC_S_INTERACTIVE)
 	{
-		if (superuser())
-			return attach_choice(extra, *value, true);
 		GUC_check_errcode(ERRCODE_INSUFFICIENT_PRIVILEGE);
 		GUC_check_errmsg(
 			"permission denied to set parameter \"%s\" to %d: keepalive policy "
 			"\"%s\" does not allow it",
-			setting_name(setting), *value, wanted.policy);
-		GUC_check_errdetail("The policy sets %d, and is %s.",
-		                    wanted.settings.get(setting), word);
+			setting_name(setting), *value, refusal.policy);
+		GUC_check_errdetail("%s", refusal.detail);
 		GUC_check_errhint("Only superusers may override it; the policy can be changed in "
 		                  "table keepalive_policy.");
 		return false;
 	}
 
-	if (!attach_choice(extra, *value, false))
+	if (!attach_extra(extra, *value, false))
 		return false;
 	ereport(
 		WARNING_CLIENT_ONLY,
 		(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-	     errmsg("parameter \"%s\" stays as keepalive policy \"%s\" has it",
-	            setting_name(setting), wanted.policy),
+	     errmsg("value of parameter \"%s\" is overridden by keepalive policy \"%s\"",
+	            setting_name(setting), refusal.policy),
 	     errdetail("The value %d comes from the connection's options or from ALTER ROLE "
-	               "or ALTER DATABASE; the policy sets %d, and is %s.",
-	               *value, wanted.settings.get(setting), word)));
-	*value = govern(setting, *value, false, wanted);
+	               "or ALTER DATABASE.  %s",
+	               *value, refusal.detail)));
+	*value = after[i];
 	return true;
-}
-
-// Publishes what is in force after an assign hook has brought `expected` into force;
-// the setting's variable is about to become `variable`.
-void publish_assigned(const Wanted &wanted, Setting setting, std::int32_t expected,
-                      std::int32_t variable)
-{
-	bool is_check = setting == Setting::client_check;
-	publish_own(wanted, effective_values(wanted),
-	            is_check ? variable : variable_value(Setting::client_check));
-
-	if (expected == variable)
-		return;
-	synchronization_needed = true;
-	// The kernel has what is expected; but this variable will not have it.
-	if (is_check)
-		request_resignal();
 }
 
 template <Setting setting> bool check_hook(int *value, void **extra, GucSource source)
@@ -178,6 +268,49 @@ template <Setting setting> bool check_hook(int *value, void **extra, GucSource s
 	if (n.check != nullptr && !n.check(value, extra, source))
 		return false;
 	return enforce(setting, value, extra, source);
+}
+
+// Brings one setting into force without PostgreSQL's SET machinery.  Async-signal-safe.
+void apply_to_socket(Setting setting, std::int32_t value, Port *port)
+{
+	NativeSetting &n = native(setting);
+	if (n.set_option == nullptr)
+	{
+		*setting_record(setting).integer->variable = value; // PostgreSQL reads it there
+		return;
+	}
+
+	// SHOW reads what the Port remembers, and pq_set...() does nothing if it finds the
+	// value there.
+	std::int32_t kernel_value = resolved(setting, value);
+	if (resolved(setting, port->*n.remembered) != kernel_value &&
+	    n.set_option(port->sock, kernel_value) == 0)
+		port->*n.remembered = kernel_value;
+}
+
+// A value from the stack or the reset value may be older than the policies, and what one
+// setting becomes decides what others may be.
+void assign(Setting setting, std::int32_t value, void *extra, const Wanted &wanted)
+{
+	NativeSetting &n = native(setting);
+	const bool is_check = setting == Setting::client_check;
+	const SettingValues before = effective_values(wanted);
+	note_assigned(n, value, extra);
+	const SettingValues expected = effective_values(wanted);
+	const std::int32_t governed = expected[item_of(setting)];
+	if (n.assign != nullptr)
+		n.assign(governed, extra);
+	for (int i = own_is_tcp() ? 0 : tcp_setting_count; i < setting_count; i++)
+		if (i != item_of(setting) && expected[i] != before[i])
+			apply_to_socket(static_cast<Setting>(i), expected[i], MyProcPort);
+	publish(wanted, is_check ? value : variable_value(Setting::client_check));
+
+	if (governed == value)
+		return;
+	synchronization_needed = true;
+	// The kernel has what is expected; but this variable will not have it.
+	if (is_check)
+		request_resignal();
 }
 
 template <Setting setting> void assign_hook(int value, void *extra)
@@ -193,14 +326,15 @@ template <Setting setting> void assign_hook(int value, void *extra)
 
 	hold_updates();
 	Wanted wanted = {};
-	if (!my_slot->wanted.read(wanted))
-		wanted = {};
-	note_assigned(n, value, extra);
-	// A value from the stack or the reset value may be older than the policy.
-	std::int32_t governed = effective_value(setting, wanted);
-	if (n.assign != nullptr)
-		n.assign(governed, extra);
-	publish_assigned(wanted, setting, governed, value);
+	if (my_slot->wanted.read(wanted))
+		assign(setting, value, extra, wanted);
+	else
+	{
+		// The worker is writing, and signals when it is done.
+		note_assigned(n, value, extra);
+		if (n.assign != nullptr)
+			n.assign(value, extra);
+	}
 	release_updates();
 }
 
@@ -245,7 +379,7 @@ void apply_native_setting(Setting setting, const Wanted &wanted)
 {
 	NativeSetting &n = native(setting);
 
-	if (wanted.governed && wanted.settings.has(setting))
+	if (wanted.settings.has(setting))
 	{
 		if (!n.default_is_role_all)
 		{
@@ -261,9 +395,13 @@ void apply_native_setting(Setting setting, const Wanted &wanted)
 	// What RESET would bring back.
 	const SettingRecord &record = setting_record(setting);
 	if (const auto *choice =
-	        static_cast<const Choice *>(*compat::reset_extra(record.generic)))
+	        static_cast<const Extra *>(*compat::reset_extra(record.generic)))
+	{
+		Choices alone = {};
+		alone[item_of(setting)] = {choice->native, true, choice->may_override};
 		record.integer->reset_val =
-			govern(setting, choice->native, choice->may_override, wanted);
+			effective(alone, wanted.settings, basis_of(wanted))[item_of(setting)];
+	}
 }
 
 } // namespace
@@ -299,42 +437,20 @@ void remember_system_defaults(Port *port)
 	set_system_default(Setting::keepalives_count, port->default_keepalives_count);
 }
 
-std::int32_t effective_value(Setting setting, const Wanted &wanted)
-{
-	const NativeSetting &n = native(setting);
-	if (n.chosen)
-		return govern(setting, n.assigned, n.may_override, wanted);
-	if (wanted.governed && wanted.settings.has(setting))
-		return wanted.settings.get(setting);
-	ConfiguredValues configured;
-	if (n.default_is_ours && shared->configured.read(configured))
-		return configured.value[static_cast<int>(setting)];
-	return n.assigned;
-}
-
 SettingValues effective_values(const Wanted &wanted)
 {
-	SettingValues values;
-	for (int i = 0; i < setting_count; i++)
-		values[i] = effective_value(static_cast<Setting>(i), wanted);
-	return values;
+	return effective(choices_made(), wanted.settings, basis_of(wanted));
 }
 
-void apply_to_socket(Setting setting, std::int32_t value, Port *port)
+void publish_in_force(const Wanted &wanted)
 {
-	NativeSetting &n = native(setting);
-	if (n.set_option == nullptr)
-	{
-		*setting_record(setting).integer->variable = value; // PostgreSQL reads it there
-		return;
-	}
+	publish(wanted, variable_value(Setting::client_check));
+}
 
-	// SHOW reads what the Port remembers, and pq_set...() does nothing if it finds the
-	// value there.
-	std::int32_t kernel_value = resolved(setting, value);
-	if (resolved(setting, port->*n.remembered) != kernel_value &&
-	    n.set_option(port->sock, kernel_value) == 0)
-		port->*n.remembered = kernel_value;
+void apply_to_socket(const SettingValues &values, Port *port)
+{
+	for (int i = own_is_tcp() ? 0 : tcp_setting_count; i < setting_count; i++)
+		apply_to_socket(static_cast<Setting>(i), values[i], port);
 }
 
 void apply_native_settings(const Wanted &wanted)

@@ -21,14 +21,16 @@ bool wrap_native_settings();
 // Remembers the system's defaults of a new connection, before anything sets them.
 void remember_system_defaults(Port *port);
 
-// What this session should have of a setting now, given what is wanted and what the
+// What this session should have of every setting now, given what is wanted and what the
 // session, its role and its database chose.  Async-signal-safe.
-std::int32_t effective_value(Setting setting, const Wanted &wanted);
 SettingValues effective_values(const Wanted &wanted);
 
-// Brings one setting into force without going through PostgreSQL's SET machinery.
+// Publishes what is in force, compared with that.  Async-signal-safe.
+void publish_in_force(const Wanted &wanted);
+
+// Brings values into force without going through PostgreSQL's SET machinery.
 // Async-signal-safe; the machinery follows in apply_native_settings().
-void apply_to_socket(Setting setting, std::int32_t value, Port *port);
+void apply_to_socket(const SettingValues &values, Port *port);
 
 // Brings all settings into force in PostgreSQL's SET machinery: as defaults of source
 // PGC_S_GLOBAL where the policy has them, else back to what they were without.

@@ -37,9 +37,10 @@ bool own_is_tcp()
 }
 
 void publish_own(const Wanted &wanted, const SettingValues &expected,
-                 std::int32_t client_check)
+                 std::uint8_t overrides, std::int32_t client_check)
 {
-	own_session.overridden = own_session.failed = 0;
+	own_session.overridden = overrides;
+	own_session.failed = 0;
 	own_session.keepalive_failed = false;
 
 	if (own_is_tcp())
@@ -55,8 +56,8 @@ void publish_own(const Wanted &wanted, const SettingValues &expected,
 		                        options.keepalives_count, options.user_timeout_ms,
 		                        client_check};
 		own_session.keepalive_failed =
-			wanted.governed && wanted.settings.keepalive != Keepalive::unset &&
-			own_session.keepalive != (wanted.settings.keepalive == Keepalive::on);
+			wanted.settings.has(item_keepalive) &&
+			own_session.keepalive == wanted.settings.keepalive_off();
 	}
 	else
 		own_session.in_force = {0, 0, 0, 0, client_check};
@@ -64,7 +65,7 @@ void publish_own(const Wanted &wanted, const SettingValues &expected,
 	for (int i = own_is_tcp() ? 0 : tcp_setting_count; i < setting_count; i++)
 	{
 		auto setting = static_cast<Setting>(i);
-		if (!wanted.governed || !wanted.settings.has(setting))
+		if (!wanted.settings.has(setting))
 			continue;
 		std::int32_t in_force = own_session.in_force[i];
 		if (in_force == resolved(setting, wanted.settings.get(setting)))

@@ -20,10 +20,11 @@ extern Session own_session;
 
 bool own_is_tcp();
 
-// Compares what is in force with `wanted` and with what should be in force, and
-// publishes both.  Async-signal-safe.
+// Compares what is in force with `wanted` and with what is expected to be in force, and
+// publishes that.  `overrides`: bits of Session::overridden to set in any case.
+// Async-signal-safe.
 void publish_own(const Wanted &wanted, const SettingValues &expected,
-                 std::int32_t client_check);
+                 std::uint8_t overrides, std::int32_t client_check);
 
 // Has the worker send the update signal again.  Async-signal-safe.
 void request_resignal();

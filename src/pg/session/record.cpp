@@ -127,8 +127,8 @@ void record_end(const Session &session, const Wanted &wanted, const Ending &endi
 {
 	Event event = new_event(port, ending.cause);
 	event.transport = session.transport;
-	event.governed = wanted.governed;
-	strlcpy(event.policy, wanted.policy, name_bytes);
+	event.governed = wanted.governed();
+	strlcpy(event.policy, wanted.policies.name[0], name_bytes);
 	strlcpy(event.database, session.database, name_bytes);
 	event.client = session.socket.remote;
 	event.info = ending.info;
@@ -141,7 +141,7 @@ void record_end(const Session &session, const Wanted &wanted, const Ending &endi
 	take_activity(event);
 
 	add_event(event);
-	count_end(wanted.governed ? wanted.policy : "", ending.cause);
+	count_end(wanted.policies.name[0], ending.cause);
 	log_lost(event);
 }
 

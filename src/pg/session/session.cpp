@@ -34,7 +34,7 @@ void apply_keepalive(const Wanted &wanted)
 {
 	if (!own_is_tcp())
 		return;
-	bool on = !(wanted.governed && wanted.settings.keepalive == Keepalive::off);
+	const bool on = !wanted.settings.keepalive_off();
 	if (on != own_session.keepalive)
 		set_keepalive(MyProcPort->sock, on);
 }
@@ -44,11 +44,7 @@ void apply_all_to_socket(const Wanted &wanted)
 {
 	apply_keepalive(wanted);
 
-	for (int i = own_is_tcp() ? 0 : tcp_setting_count; i < setting_count; i++)
-	{
-		auto setting = static_cast<Setting>(i);
-		apply_to_socket(setting, effective_value(setting, wanted), MyProcPort);
-	}
+	apply_to_socket(effective_values(wanted), MyProcPort);
 }
 
 // The worker has new settings for this session, which may be anywhere in the code.  Only
@@ -63,8 +59,7 @@ void on_update_signal(int)
 	{
 		apply_all_to_socket(wanted);
 		own_session.applied = wanted.version;
-		publish_own(wanted, effective_values(wanted),
-		            variable_value(Setting::client_check));
+		publish_in_force(wanted);
 		synchronization_needed = true;
 	}
 	errno = saved_errno;
@@ -162,21 +157,10 @@ void find_wanted(Wanted *wanted, std::uint64_t *generation)
 		return;
 
 	Connection connection = connection_of(own_session, own_session.role_name);
-	Policy policy;
-	PolicySearch search = find_policy_at_once(connection, &policy, generation);
-	if (search == PolicySearch::ask_postgres)
-		fail_open(
-			[&]
-			{
-				if (find_policy(connection, InvalidOid, &policy, generation))
-					search = PolicySearch::found;
-			});
-	if (search == PolicySearch::found)
-	{
-		wanted->governed = true;
-		strlcpy(wanted->policy, policy.name, name_bytes);
-		wanted->settings = policy.settings;
-	}
+	if (!compose_policies(connection, InvalidOid, false, wanted, generation) &&
+	    !fail_open(
+			[&] { compose_policies(connection, InvalidOid, true, wanted, generation); }))
+		static_cast<Composition &>(*wanted) = {};
 }
 
 } // namespace
@@ -199,8 +183,7 @@ void synchronize_settings()
 		apply_native_settings(wanted);
 		apply_all_to_socket(wanted);
 		own_session.applied = wanted.version;
-		publish_own(wanted, effective_values(wanted),
-		            variable_value(Setting::client_check));
+		publish_in_force(wanted);
 	}
 	PG_FINALLY();
 	{

@@ -14,8 +14,10 @@ bool belongs_to(const Slot &slot, const Session &session)
 
 bool needs_watching(const Session &session, const Wanted &wanted)
 {
-	return session.pid != 0 && session.transport == Transport::tcp && wanted.governed &&
-	       (wanted.settings.dead_after_ms != 0 || wanted.settings.stall_timeout_ms != 0);
+	const ComposedSettings &settings = wanted.settings;
+	return session.pid != 0 && session.transport == Transport::tcp &&
+	       (settings.dead_after_ms() != 0 || settings.stall_timeout_ms() != 0 ||
+	        settings.log_dead_after_ms != 0 || settings.log_stall_timeout_ms != 0);
 }
 
 } // namespace guard::pg

@@ -5,7 +5,7 @@
 #include "pg/postgres.hpp"
 
 #include "kernel/socket.hpp"
-#include "model/policy.hpp"
+#include "model/compose.hpp"
 #include "pg/shared/versioned.hpp"
 
 extern "C"
@@ -18,12 +18,9 @@ namespace guard::pg
 
 // What a session should have: written by its backend at startup and from then on
 // by the worker only.
-struct Wanted
+struct Wanted : Composition
 {
 	std::uint32_t version; // counts the changes; 0: not matched yet
-	bool governed;         // a policy matched; else the rest is empty
-	char policy[name_bytes];
-	Settings settings;
 };
 
 enum class Transport : std::uint8_t
@@ -47,7 +44,7 @@ struct Session
 	bool keepalive;              // SO_KEEPALIVE
 	std::int64_t probes_changed; // when that or TCP_KEEPIDLE did: CLOCK_MONOTONIC, ms
 	SettingValues in_force;  // as the kernel has them; client_check as PostgreSQL has it
-	std::uint8_t overridden; // bit per Setting: another value than the policy's
+	std::uint8_t overridden; // bit per Setting: chosen against the policies
 	std::uint8_t failed;     // bit per Setting: refused by the kernel
 	bool keepalive_failed;   // SO_KEEPALIVE was refused
 };
@@ -83,7 +80,7 @@ struct alignas(64) Slot
 	Versioned<Wanted> wanted;
 	Versioned<PeerObservation> observation;
 };
-static_assert(sizeof(Slot) <= 512);
+static_assert(sizeof(Slot) <= 1280);
 
 // Whether the slot is still that session's: whose it is does not change while it is in
 // use.

@@ -4,32 +4,11 @@
 
 #include "kernel/kernel_settings.hpp"
 #include "pg/clock.hpp"
-#include "pg/settings.hpp"
 
 #include <algorithm>
 
 namespace guard::pg
 {
-
-DetectionSettings detection_settings_of(const SettingValues &in_force, bool keepalive,
-                                        const Settings *policy)
-{
-	auto value = [&](Setting setting)
-	{
-		return in_force[static_cast<int>(setting)];
-	};
-	DetectionSettings settings = {};
-	settings.keepalive = keepalive;
-	settings.idle_s = std::max(value(Setting::keepalives_idle), 1);
-	settings.interval_s = std::max(value(Setting::keepalives_interval), 1);
-	settings.count = std::max(value(Setting::keepalives_count), 1);
-	settings.user_timeout_ms = value(Setting::user_timeout);
-	settings.client_check_ms = value(Setting::client_check);
-	settings.dead_after_ms = policy ? policy->dead_after_ms : 0;
-	settings.stall_timeout_ms = policy ? policy->stall_timeout_ms : 0;
-	settings.watch_interval_ms = watch_interval;
-	return settings;
-}
 
 KernelLimits kernel_limits()
 {

@@ -11,11 +11,6 @@
 namespace guard::pg
 {
 
-// What watches over a TCP connection that has these values in force, with 0 resolved to
-// the system's default, and this policy; nullptr: none.
-DetectionSettings detection_settings_of(const SettingValues &in_force, bool keepalive,
-                                        const Settings *policy);
-
 // Those of this process's network namespace, read anew: two small files.
 KernelLimits kernel_limits();
 

@@ -39,21 +39,15 @@ Wanted wanted_for(const Session &session, std::uint32_t number)
 	if (name == nullptr)
 		return wanted;
 
-	Policy policy;
 	std::uint64_t generation;
-	if (find_policy(connection_of(session, name), role, &policy, &generation))
-	{
-		wanted.governed = true;
-		strlcpy(wanted.policy, policy.name, name_bytes);
-		wanted.settings = policy.settings;
-	}
+	compose_policies(connection_of(session, name), role, true, &wanted, &generation);
 	return wanted;
 }
 
 bool same(const Wanted &a, const Wanted &b)
 {
-	return a.governed == b.governed && strcmp(a.policy, b.policy) == 0 &&
-	       memcmp(&a.settings, &b.settings, sizeof(Settings)) == 0;
+	return memcmp(static_cast<const Composition *>(&a),
+	              static_cast<const Composition *>(&b), sizeof(Composition)) == 0;
 }
 
 // Has the backend in `slot` look at what it should have.

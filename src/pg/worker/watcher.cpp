@@ -60,13 +60,13 @@ template <typename T> T *room_for(std::uint32_t count)
 bool may_need_watching(const Slot &slot)
 {
 	const Session &session = slot.session.value;
-	const Settings &settings = slot.wanted.value.settings;
+	const ComposedSettings &settings = slot.wanted.value.settings;
 	auto look = [](const std::int32_t &number)
 	{
 		return *const_cast<const volatile std::int32_t *>(&number);
 	};
-	return look(session.pid) != 0 &&
-	       (look(settings.dead_after_ms) != 0 || look(settings.stall_timeout_ms) != 0);
+	return look(session.pid) != 0 && (look(settings.value[item_dead_after]) != 0 ||
+	                                  look(settings.value[item_stall_timeout]) != 0);
 }
 
 std::uint32_t find_watched_sessions()
@@ -161,14 +161,14 @@ PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_s
 WatcherVerdict judged(const WatchedSession &watched, const PeerObservation &observation,
                       std::int64_t now)
 {
-	const Settings &settings = watched.wanted.settings;
+	const ComposedSettings &settings = watched.wanted.settings;
 	auto is_over = [now](std::int32_t timeout, std::int64_t since)
 	{
 		return timeout != 0 && since != 0 && now - since >= timeout;
 	};
-	if (is_over(settings.dead_after_ms, observation.asked_since))
+	if (is_over(settings.dead_after_ms(), observation.asked_since))
 		return WatcherVerdict::dead_after;
-	if (is_over(settings.stall_timeout_ms, observation.stalled_since))
+	if (is_over(settings.stall_timeout_ms(), observation.stalled_since))
 		return WatcherVerdict::stall_timeout;
 	return WatcherVerdict::none;
 }
@@ -196,7 +196,7 @@ int evidence(const WatchedSession &watched, const SocketFacts &seen)
 void log_ending(const WatchedSession &watched, const PeerObservation &observation,
                 const SocketFacts &seen, std::int64_t now)
 {
-	const Settings &settings = watched.wanted.settings;
+	const ComposedSettings &settings = watched.wanted.settings;
 	if (observation.verdict == WatcherVerdict::dead_after)
 		ereport(
 			LOG,
@@ -204,7 +204,8 @@ void log_ending(const WatchedSession &watched, const PeerObservation &observatio
 		            "left the kernel without an answer for %.3f s (dead_after %.3f s "
 		            "of policy \"%s\")",
 		            watched.session.pid, seconds(now - observation.asked_since),
-		            seconds(settings.dead_after_ms), watched.wanted.policy),
+		            seconds(settings.dead_after_ms()),
+		            watched.wanted.source_of(item_dead_after)),
 		     evidence(watched, seen)));
 	else
 		ereport(
@@ -212,7 +213,8 @@ void log_ending(const WatchedSession &watched, const PeerObservation &observatio
 			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
 		            "read nothing for %.3f s (stall_timeout %.3f s of policy \"%s\")",
 		            watched.session.pid, seconds(now - observation.stalled_since),
-		            seconds(settings.stall_timeout_ms), watched.wanted.policy),
+		            seconds(settings.stall_timeout_ms()),
+		            watched.wanted.source_of(item_stall_timeout)),
 		     evidence(watched, seen)));
 }
 

@@ -89,7 +89,10 @@ sub status
 	my ($self, $pid) = @_;
 	my $json = $self->safe_psql('postgres',
 		"SELECT to_json(s) FROM keepalive_status() s WHERE s.pid = $pid");
-	return $json eq '' ? undef : decode_json($json);
+	return undef if $json eq '';
+	my $status = decode_json($json);
+	$status->{policy} = $status->{policies} && join(',', @{ $status->{policies} });
+	return $status;
 }
 
 # The present end of the log, as an offset for log_count().

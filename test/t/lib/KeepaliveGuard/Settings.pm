@@ -139,7 +139,7 @@ sub settings_agree
 
 	my $observer = $node->unix_session;
 	my ($row) = @{ $observer->query(<<"END") };
-SELECT policy, policy_state, keepalive::integer, extract(epoch FROM tcp_keepalives_idle)::integer,
+SELECT array_to_string(policies, ','), policy_state, keepalive::integer, extract(epoch FROM tcp_keepalives_idle)::integer,
 	extract(epoch FROM tcp_keepalives_interval)::integer, tcp_keepalives_count,
 	(extract(epoch FROM tcp_user_timeout) * 1000)::integer,
 	(extract(epoch FROM client_connection_check_interval) * 1000)::integer

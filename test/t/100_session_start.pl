@@ -53,8 +53,7 @@ foreach my $i (0 .. $#policies)
 $node->wait_for_policies;
 
 # From here on the worker is stopped: a session gets its settings at its own start.
-my $worker = $node->safe_psql('postgres',
-	"SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'");
+my $worker = $node->worker_pid;
 kill 'STOP', $worker;
 
 sub has_policy

@@ -26,17 +26,7 @@ sub restart_refused
 {
 	my ($refuse) = @_;
 	$node->stop;
-	my $child = fork // die "fork: $!";
-	if (!$child)
-	{
-		$refuse->();
-		open STDOUT, '>&', \*STDERR or die "dup: $!";
-		exec 'pg_ctl', '--wait', '--pgdata', $node->data_dir, '--log', $node->logfile, 'start'
-		  or die "pg_ctl: $!";
-	}
-	waitpid $child, 0;
-	is($?, 0, 'the server starts under seccomp');
-	$node->_update_pid(1);
+	is($node->start_after($refuse), 0, 'the server starts under seccomp');
 	my $session = $node->unix_session;
 	my $until = time + 10;
 	usleep(20_000) until $node->status($session->pid)->{policy} || time > $until;

@@ -179,16 +179,8 @@ is($monitor->value('SELECT count(*) FROM keepalive_tcp_info() WHERE state IS NUL
 
 $_->stop('immediate') foreach @nodes;
 $nodes[0]->append_conf('postgresql.conf', "listen_addresses = '::'\n");
-my $server = fork // die "fork: $!";
-if ($server == 0)
-{
-	answer_system_call(0, SYS_setsockopt(), 1 => IPPROTO_IPV6, 2 => IPV6_V6ONLY);
-	open STDOUT, '>', '/dev/null';
-	exec 'pg_ctl', '--pgdata', $nodes[0]->data_dir, '--log', $nodes[0]->logfile, '--wait', 'start';
-}
-waitpid $server, 0;
-is($?, 0, 'a server with a dual-stack listener starts');
-$nodes[0]->_update_pid(1);
+is($nodes[0]->start_after(sub { answer_system_call(0, SYS_setsockopt(), 1 => IPPROTO_IPV6, 2 => IPV6_V6ONLY) }),
+	0, 'a server with a dual-stack listener starts');
 my $reader = $nodes[0]->unix_session;
 my @dual = map { ($nodes[0]->session(host => $_), $nodes[0]->session(host => $_, ipv6 => 1)) } $host, $second_host;
 is(sockaddr_family(getpeername client_socket($dual[0]->pid)), AF_INET6, 'the dual-stack listener has IPv4-mapped clients');

@@ -22,23 +22,6 @@ my $host = $network->add_host;
 my $lost_host = $network->add_host;
 my $silent_host = $network->add_host;
 
-# Starts a server that cannot open netlink sockets.
-sub start_refused
-{
-	my ($node, $error) = @_;
-	my $server = fork // die "fork: $!";
-	if ($server == 0)
-	{
-		answer_system_call($error, SYS_socket(), 0 => AF_NETLINK);
-		open STDOUT, '>', '/dev/null';
-		exec 'pg_ctl', '--pgdata', $node->data_dir, '--log', $node->logfile, '--wait', 'start';
-	}
-	waitpid $server, 0;
-	is($?, 0, 'a server without netlink starts');
-	$node->_update_pid(1);
-	return;
-}
-
 sub rows
 {
 	my ($reader, $query) = @_;
@@ -59,7 +42,8 @@ foreach my $case ([ 'preloaded', 1, EPERM ], [ 'not preloaded', 0, EAFNOSUPPORT 
 	my $node = KeepaliveGuard::Cluster->start_new("node$preload", preload => $preload);
 	$node->safe_psql('postgres', 'CREATE EXTENSION keepalive_guard') unless $preload;
 	$node->stop;
-	start_refused($node, $error);
+	is($node->start_after(sub { answer_system_call($error, SYS_socket(), 0 => AF_NETLINK) }),
+		0, "$name: a server without netlink starts");
 	my $reader = $node->unix_session;
 
 	my $result = $reader->try('SELECT * FROM keepalive_status()');

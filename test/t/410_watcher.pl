@@ -66,8 +66,7 @@ sub cause_of
 
 # The number of times that the worker has woken up.  The watcher would wake it ten times in
 # two seconds.
-my $worker =
-  $superuser->value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'");
+my $worker = $node->worker_pid;
 
 sub wake_ups
 {

@@ -47,6 +47,33 @@ END
 	return $self;
 }
 
+# Starts the server in a process in which code has run first, such as a seccomp filter
+# that the server inherits.  Returns the exit status of pg_ctl.
+sub start_after
+{
+	my ($self, $code) = @_;
+	my $child = fork // die "fork: $!";
+	if (!$child)
+	{
+		$code->();
+		open STDOUT, '>&', \*STDERR or die "dup: $!";
+		exec 'pg_ctl', '--wait', '--pgdata', $self->data_dir, '--log', $self->logfile, 'start'
+		  or die "pg_ctl: $!";
+	}
+	waitpid $child, 0;
+	my $status = $?;
+	$self->_update_pid(1);
+	return $status;
+}
+
+# The pid of the keepalive_guard worker, empty if it is not running.
+sub worker_pid
+{
+	my ($self) = @_;
+	return $self->safe_psql('postgres', "SELECT pid FROM pg_stat_activity"
+		  . " WHERE backend_type = 'keepalive_guard worker'");
+}
+
 # Opens a KeepaliveGuard::Session with this cluster.  Options: as for its new().
 sub session
 {

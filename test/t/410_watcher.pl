@@ -80,6 +80,10 @@ sub wake_ups
 {
 	my $plain = session('plain');
 	my $unix = $node->unix_session(user => 'dead', dbname => 'postgres');
+	# The policy reader's exit wakes the worker.
+	$node->poll_query_until('postgres',
+		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'keepalive_guard policy reader'})
+	  or die "the policy reader does not exit\n";
 	sleep 0.5;
 	my $before = wake_ups();
 	sleep 2;

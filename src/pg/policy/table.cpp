@@ -1,0 +1,157 @@
+#include "pg/postgres.hpp"
+
+#include "pg/policy/table.hpp"
+
+#include "model/match.hpp"
+#include "pg/compat.hpp"
+#include "pg/policy/row.hpp"
+
+#include <algorithm>
+
+extern "C"
+{
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "executor/tuptable.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+}
+
+namespace guard::pg
+{
+namespace
+{
+
+Oid extension_schema(Oid extension)
+{
+	Relation catalog = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+	            ObjectIdGetDatum(extension));
+	SysScanDesc scan =
+		systable_beginscan(catalog, ExtensionOidIndexId, true, nullptr, 1, &key);
+	HeapTuple tuple = systable_getnext(scan);
+	Oid schema = HeapTupleIsValid(tuple)
+	                 ? reinterpret_cast<Form_pg_extension>(GETSTRUCT(tuple))->extnamespace
+	                 : InvalidOid;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return schema;
+}
+
+void report_skipped(int problem_level, const char *policy, const RowProblem &problem)
+{
+	ereport(
+		problem_level,
+		(errmsg("keepalive_guard: skipping keepalive policy \"%s\": invalid value for "
+	            "column \"%s\": %s",
+	            policy, problem.column, problem.value),
+	     errdetail("%s", problem.detail)));
+}
+
+} // namespace
+
+Oid policy_table()
+{
+	Oid extension = get_extension_oid("keepalive_guard", true);
+	if (!OidIsValid(extension))
+		return InvalidOid;
+	Oid table = get_relname_relid("keepalive_policy", extension_schema(extension));
+	if (!OidIsValid(table) || get_rel_relkind(table) != RELKIND_RELATION ||
+	    getExtensionOfObject(RelationRelationId, table) != extension)
+		return InvalidOid;
+	return table;
+}
+
+bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
+                       PolicyList *list)
+{
+	PolicyColumns columns;
+	const char *missing;
+	if (!find_policy_columns(RelationGetDescr(table), &columns, &missing))
+	{
+		ereport(problem_level,
+		        (errmsg("keepalive_guard: keepalive_policy has no column \"%s\" of the "
+		                "expected type",
+		                missing)));
+		return false;
+	}
+
+	list->rules =
+		static_cast<Rule *>(palloc_extended(room * sizeof(Rule), MCXT_ALLOC_HUGE));
+	list->policies =
+		static_cast<Policy *>(palloc_extended(room * sizeof(Policy), MCXT_ALLOC_HUGE));
+
+	MemoryContext row_context = AllocSetContextCreate(
+		CurrentMemoryContext, "keepalive policy", ALLOCSET_DEFAULT_SIZES);
+	TupleTableSlot *slot = table_slot_create(table, nullptr);
+	TableScanDesc scan = compat::begin_scan(table, GetActiveSnapshot());
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		MemoryContext previous = MemoryContextSwitchTo(row_context);
+		bool should_free;
+		HeapTuple tuple = ExecFetchSlotHeapTuple(slot, false, &should_free);
+		PolicyRow row;
+		RowProblem problem;
+		if (!read_policy_row(tuple, RelationGetDescr(table), columns, &row, &problem))
+		{
+			// Only by hands that kept the table's trigger from running.
+			report_skipped(problem_level, row.policy.name, problem);
+			list->skipped++;
+		}
+		else
+		{
+			if (list->count < room)
+			{
+				list->rules[list->count] = row.rule;
+				list->policies[list->count] = row.policy;
+			}
+			list->count++;
+			list->enabled += row.rule.enabled;
+		}
+		MemoryContextSwitchTo(previous);
+		MemoryContextReset(row_context);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return true;
+}
+
+void sort_in_match_order(PolicyList *list)
+{
+	auto *order = static_cast<std::uint32_t *>(
+		palloc_extended(list->count * sizeof(std::uint32_t), MCXT_ALLOC_HUGE));
+	auto *rules = static_cast<Rule *>(
+		palloc_extended(list->count * sizeof(Rule) + 1, MCXT_ALLOC_HUGE));
+	auto *policies = static_cast<Policy *>(
+		palloc_extended(list->count * sizeof(Policy) + 1, MCXT_ALLOC_HUGE));
+
+	for (std::uint32_t i = 0; i < list->count; i++)
+		order[i] = i;
+	std::sort(order, order + list->count,
+	          [list](std::uint32_t a, std::uint32_t b)
+	          {
+				  if (list->rules[a].enabled != list->rules[b].enabled)
+					  return list->rules[a].enabled;
+				  return before(list->rules[a], list->policies[a], list->rules[b],
+		                        list->policies[b]);
+			  });
+	for (std::uint32_t i = 0; i < list->count; i++)
+	{
+		rules[i] = list->rules[order[i]];
+		policies[i] = list->policies[order[i]];
+	}
+	list->rules = rules;
+	list->policies = policies;
+}
+
+} // namespace guard::pg

@@ -92,13 +92,13 @@ $node->safe_psql('postgres', "UPDATE keepalive_policy SET final = true WHERE nam
 $node->wait_for_policies;
 $session = $node->session(host => $host, user => 'app');
 kernel_has($session, { idle => 41, interval => 75, count => 4 },
-	'no policy after a final one gives anything');
-is(policy_of($node, $session), 'first,second', 'and none after it is named');
+	'no policy after a final one gives a setting');
+is(policy_of($node, $session), 'first,second', 'keepalive_status() names no policy after a final one');
 
 $node->safe_psql('postgres', "UPDATE keepalive_policy SET enabled = false WHERE name = 'second'");
 $node->wait_for_policies;
 kernel_has($node->session(host => $host, user => 'app'), { idle => 41, interval => 12, count => 5 },
-	'a final policy that is disabled ends nothing');
+	'a disabled final policy does not end the search');
 
 $node->safe_psql('postgres', q{
 	UPDATE keepalive_policy SET enabled = true, tcp_keepalives_idle = NULL,
@@ -107,6 +107,6 @@ $node->wait_for_policies;
 $session = $node->session(host => $host, user => 'app');
 kernel_has($session, { idle => 7200, interval => 75, count => 9 },
 	'a final policy that sets nothing is an exemption');
-is(policy_of($node, $session), undef, 'which leaves the session without policies');
+is(policy_of($node, $session), undef, 'a session under an exemption has no policies');
 
 done_testing();

@@ -1,5 +1,5 @@
-# There is never more than one policy reader, however often the worker restarts: a new
-# worker finds the reader that its predecessor has started.
+# There is at most one policy reader, even if the worker restarts often: a new worker finds
+# the reader that the previous worker started.
 use strict;
 use warnings;
 
@@ -16,7 +16,7 @@ END
 $primary->safe_psql('postgres', 'CREATE DATABASE guarded');
 $primary->safe_psql('guarded', 'CREATE EXTENSION keepalive_guard');
 
-# The node's processes of that name, also those that are still connecting, which
+# The node's processes with this name, including those that are still connecting, which
 # pg_stat_activity does not show.
 sub processes
 {
@@ -49,10 +49,10 @@ sub survives_restarts
 			sleep 0.05;
 		}
 	}
-	# One that finds another at work exits at once.
-	cmp_ok($most, '<=', 2, "$name: policy readers do not add up while the worker restarts");
+	# A reader that finds another one exits at once.
+	cmp_ok($most, '<=', 2, "$name: policy readers do not accumulate while the worker restarts");
 	is_deeply([ processes($node, 'policy reader') ], [$reader], "$name: the same policy reader runs afterwards");
-	is($node->log_count(qr/could not start the policy reader/, $from), 0, "$name: there is room for it");
+	is($node->log_count(qr/could not start the policy reader/, $from), 0, "$name: the worker does not fail to start a policy reader");
 	return;
 }
 
@@ -78,10 +78,10 @@ survives_restarts($primary, 'table locked');
 my ($reader) = processes($primary, 'policy reader');
 kill 'TERM', $reader;
 ok(defined seconds_until(10, sub { grep { $_ != $reader } processes($primary, 'policy reader') }),
-	'another policy reader takes the place of one that the worker did not start, and that was terminated');
+	'the worker replaces a terminated policy reader that it did not start');
 
 $locker->query(q{UPDATE keepalive_policy SET tcp_keepalives_idle = '22s'; COMMIT});
-ok(defined wait_for_kernel($session, { idle => 22 }, 10), 'after the lock the change is in force');
+ok(defined wait_for_kernel($session, { idle => 22 }, 10), 'the change is in force once the table is unlocked');
 reader_exits();
 
 # --- a crash --------------------------------------------------------------------------
@@ -106,7 +106,7 @@ $primary->safe_psql('postgres', 'CREATE ROLE reason_to_read');
 survives_restarts($primary, 'database locked');
 $locker->query('ROLLBACK');
 $primary->safe_psql('guarded', q{UPDATE keepalive_policy SET tcp_keepalives_idle = '23s'});
-ok(defined wait_for_kernel($session, { idle => 23 }, 10), 'after the lock the next change is in force');
+ok(defined wait_for_kernel($session, { idle => 23 }, 10), 'the next change is in force once the database is unlocked');
 
 # --- a standby, where the reader stays ---------------------------------------------------
 
@@ -119,6 +119,6 @@ $session = $standby->session;
 $primary->safe_psql('guarded', q{UPDATE keepalive_policy SET tcp_keepalives_idle = '24s'});
 ok(defined wait_for_kernel($session, { idle => 24 }, 10), 'standby: a change is in force');
 
-is($_->log_count(qr/PANIC|TRAP/), 0, 'nothing went wrong in the server') foreach $primary, $standby;
+is($_->log_count(qr/PANIC|TRAP/), 0, 'the server log has no crash') foreach $primary, $standby;
 
 done_testing();

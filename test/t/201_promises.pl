@@ -1,5 +1,5 @@
-# What locked and ceiling settings promise cannot be undone through settings that the
-# policies leave NULL.
+# A session cannot delay detection beyond what locked and ceiling settings give by choosing
+# values for settings that the policies leave NULL.
 use strict;
 use warnings;
 
@@ -31,34 +31,34 @@ is($refusal->{message},
 	'the error names the policy');
 like($refusal->{detail}, qr/^A dead client would go unnoticed for \d+\.\d s while the session is idle; the policies promise 10\d\.\d s\.$/,
 	'the detail has both times');
-is(kernel_values($app), '60/10/3/0', 'the kernel keeps what it had');
+is(kernel_values($app), '60/10/3/0', 'a refused SET does not change the kernel\'s values');
 $app->query(q{SET tcp_user_timeout = '30s'});
 is(kernel_values($app), '60/10/3/30000', 'a user timeout that finds dead clients sooner is accepted');
-is($node->status($app->pid)->{policy_state}, 'applied', 'and the policies stay applied');
+is($node->status($app->pid)->{policy_state}, 'applied', 'policy_state is applied after an accepted user timeout');
 $app->query(q{SET client_connection_check_interval = '1h'});
 
 my $guarded = $node->session(user => 'guarded');
 is($guarded->try('SET tcp_keepalives_idle = 32767')->{error}{sqlstate}, '42501',
-	'the first probe cannot be put off where dead_after is enforced');
+	'a later first probe by tcp_keepalives_idle is refused under a ceiling of dead_after');
 is($guarded->try(q{SET LOCAL tcp_keepalives_interval = '1h'})->{error}{sqlstate}, '42501',
-	'nor by the interval');
+	'a later first probe by tcp_keepalives_interval is refused under a ceiling of dead_after');
 $guarded->query('SET tcp_keepalives_idle = 3');
 is(kernel_values($guarded), '3/75/9/0', 'an earlier first probe is accepted');
 
 my $checked = $node->session(user => 'checked');
 is($checked->try(q{SET tcp_user_timeout = '24h'})->{error}{sqlstate}, '42501',
-	'a locked client check promises a time while the session is busy');
+	'a value that delays detection while busy is refused under a locked client check');
 $checked->query('SET tcp_keepalives_idle = 32767');
-is(kernel_values($checked), '32767/75/9/0', 'and none while it is idle');
+is(kernel_values($checked), '32767/75/9/0', 'a value that delays detection while idle is accepted under a locked client check');
 
 # --- several settings together ------------------------------------------------------------
 
 $app->query('RESET ALL');
 $app->query('SET tcp_user_timeout = 80000');
-is(kernel_values($app), '60/10/3/80000', 'a user timeout is chosen');
-is($app->try('SET tcp_keepalives_interval = 10')->{error}, undef, 'the locked value itself can be set');
+is(kernel_values($app), '60/10/3/80000', 'a longer user timeout within the limit is accepted');
+is($app->try('SET tcp_keepalives_interval = 10')->{error}, undef, 'SET to the locked value itself is accepted');
 
-# --- not refused, but without effect: ALTER ROLE and connection options ------------------------
+# --- ALTER ROLE and connection options: ignored with a warning ------------------------------------
 
 $admin->query(q{ALTER ROLE app SET tcp_user_timeout = '24h'});
 {
@@ -67,31 +67,31 @@ $admin->query(q{ALTER ROLE app SET tcp_user_timeout = '24h'});
 	ok( IPC::Run::run(
 			[ 'psql', '-XAtc', 'SHOW tcp_user_timeout', "host=127.0.0.1 port=@{[$node->port]} dbname=postgres user=app" ],
 			'>', \$stdout, '2>', \$stderr),
-		'a role with a value that would undo the policy connects');
-	is($stdout, "0\n", 'and does not get it');
+		'a role with a value that would delay detection connects');
+	is($stdout, "0\n", 'a role with a value that would delay detection gets the policy\'s value');
 	like($stderr, qr/WARNING:  value of parameter "tcp_user_timeout" is overridden by keepalive policy "keepalives"/,
-		'with a warning');
+		'a role with a value that would delay detection gets a warning');
 }
 my $stored = $node->session(user => 'app');
-is(kernel_values($stored), '60/10/3/0', 'the kernel has the policy');
+is(kernel_values($stored), '60/10/3/0', 'the kernel has the policy\'s values despite ALTER ROLE');
 $stored->query('RESET tcp_user_timeout');
-is(kernel_values($stored), '60/10/3/0', 'after RESET, too');
+is(kernel_values($stored), '60/10/3/0', 'RESET restores the policy\'s values despite ALTER ROLE');
 $admin->query(q{UPDATE keepalive_policy SET enforcement = 'default' WHERE name = 'keepalives'});
 $node->wait_for_policies;
-is(kernel_values($stored), '60/10/3/86400000', 'what the role has chosen counts once nothing is enforced');
+is(kernel_values($stored), '60/10/3/86400000', 'the role\'s value is in force once the policy is no longer enforced');
 $admin->query(q{UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'keepalives'});
 $node->wait_for_policies;
-is(kernel_values($stored), '60/10/3/0', 'and no longer when it is again');
-is($stored->value('SHOW tcp_user_timeout'), '0', 'SHOW agrees');
+is(kernel_values($stored), '60/10/3/0', 'the policy\'s value is in force once the policy is enforced again');
+is($stored->value('SHOW tcp_user_timeout'), '0', 'SHOW shows the policy\'s value once the policy is enforced again');
 
 # --- superusers ----------------------------------------------------------------------------
 
 my $boss = $node->session(user => 'boss');
 $boss->query('SET tcp_keepalives_idle = 32767');
-is(kernel_values($boss), '32767/75/9/0', 'a superuser overrides');
-is($node->status($boss->pid)->{policy_state}, 'overridden', 'and status says so');
+is(kernel_values($boss), '32767/75/9/0', 'SET by a superuser overrides a locked policy');
+is($node->status($boss->pid)->{policy_state}, 'overridden', 'policy_state is overridden after SET by a superuser');
 $boss->query('RESET tcp_keepalives_idle');
-is($node->status($boss->pid)->{policy_state}, 'applied', 'until the value is reset');
+is($node->status($boss->pid)->{policy_state}, 'applied', 'policy_state is applied after RESET by a superuser');
 
-is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'nothing went wrong in the server');
+is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 done_testing();

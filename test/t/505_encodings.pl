@@ -1,6 +1,6 @@
-# Names and messages with bytes that are no text in the database that reads them: what
-# clients send before anybody has looked at it, and what comes from a database of another
-# encoding.  Every function shows all of it, as valid text.
+# Names and messages with bytes that are not valid in the encoding of the database that
+# reads them: what clients send before the server validates it, and what comes from a
+# database with another encoding.  Every function shows them as valid text.
 use strict;
 use warnings;
 
@@ -52,9 +52,9 @@ my $cut = 'x' x 62 . $umlaut; # PostgreSQL itself cuts it to 63 bytes
 my @users = ("\xff\xfe", "caf\xe9", "\x81\x8d", $cut, "\xe6\x97", "r$umlaut");
 like(refused($_, 'postgres'), qr/pg_hba\.conf/, 'pg_hba.conf rejects user ' . unpack 'H*', $_)
   foreach @users;
-like(refused('app', "\xff\xfe"), qr/pg_hba\.conf/, 'pg_hba.conf rejects a database that is no text');
+like(refused('app', "\xff\xfe"), qr/pg_hba\.conf/, 'pg_hba.conf rejects a database name that is not valid text');
 
-# Sessions of that role that stay, and others that end, in every encoding.
+# Sessions of this role in every encoding: some stay, others end.
 my (@open, @ended);
 foreach my $encoding (@encodings)
 {
@@ -81,12 +81,12 @@ foreach my $encoding (@encodings)
 		my $what = "in a database of $encoding, to a client of $client_encoding";
 		foreach my $source (@sources)
 		{
-			# The argument is of the policy database's encoding.
+			# The argument is in the encoding of the policy database.
 			next if $source =~ /explain/ && "$encoding $client_encoding" !~ /^UTF8 UTF8|SQL_ASCII/;
 			my $result = $session->try("SELECT * FROM $source");
-			is($result->{error} && $result->{error}{message}, undef, "$source $what");
+			is($result->{error} && $result->{error}{message}, undef, "$source succeeds $what");
 			$result = $session->try("SELECT length(to_json(s)::text), upper(s::text) FROM $source s");
-			is($result->{error} && $result->{error}{message}, undef, "$source as text $what");
+			is($result->{error} && $result->{error}{message}, undef, "$source can be converted to text $what");
 		}
 		$shown{"$encoding $client_encoding"} = join '|', map { $_->[0] } @{
 			$session->query(q{SELECT DISTINCT policy FROM keepalive_events() WHERE policy IS NOT NULL}) };
@@ -96,22 +96,22 @@ foreach my $encoding (@encodings)
 		$session->terminate;
 	}
 }
-is($shown{'UTF8 UTF8'}, $policy, 'a policy is shown by its name where it is text');
-is($shown{'SQL_ASCII UTF8'}, $policy, 'in a database without encoding to a client that can read it, too');
-is($shown{'SQL_ASCII SQL_ASCII'}, $policy, 'and as it is to a client without encoding');
+is($shown{'UTF8 UTF8'}, $policy, 'a policy name is shown unchanged in a database where it is valid text');
+is($shown{'SQL_ASCII UTF8'}, $policy, 'a policy name is shown unchanged in an SQL_ASCII database to a client of its encoding');
+is($shown{'SQL_ASCII SQL_ASCII'}, $policy, 'a policy name is shown unchanged in an SQL_ASCII database to an SQL_ASCII client');
 is($shown{'UTF8 LATIN1'}, "Z\xfcrich \\xe6\\x97\\xa5 \\xe2\\x82\\xac",
-	'what the client cannot read is shown as bytes');
-like($shown{'EUC_JP EUC_JP'}, qr/^Z.*rich .*\\x/, 'and what is no text in the database');
+	'characters outside the client\'s encoding are shown as escaped bytes');
+like($shown{'EUC_JP EUC_JP'}, qr/^Z.*rich .*\\x/, 'a policy name that is not valid text in the database is shown with escaped bytes');
 is_deeply($shown{'UTF8 UTF8 users'},
 	{ map { ($_ => 1) } '\xff\xfe', 'caf\xe9', '\x81\x8d', 'x' x 62, '\xe6\x97', "r$umlaut", 'app' },
-	'so are bytes that clients sent for a role');
+	'invalid bytes in a role name that a client sent are shown escaped');
 
 # --- the log --------------------------------------------------------------------------
 
 my @lines = grep { /lost connection/ } split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile, $log);
-is(scalar @lines, 4, 'a line for each lost connection');
+is(scalar @lines, 4, 'the log has a line for each lost connection');
 is(scalar(grep { index($_, "\"$policy\"") >= 0 } @lines), 3,
-	'with the name of the policy where it is text: UTF8, LATIN1 (any byte is), and without encoding');
-is(scalar(grep { /Z.*rich .*\\x/ } @lines), 1, 'and with bytes where it is not: EUC_JP');
+	'the log lines have the unchanged policy name in UTF8, LATIN1 and SQL_ASCII databases');
+is(scalar(grep { /Z.*rich .*\\x/ } @lines), 1, 'the log line of the EUC_JP database has escaped bytes');
 
 done_testing();

@@ -15,9 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BATCH = 128, MOST = 10000 };
+enum
+{
+	BATCH = 128,
+	MOST = 10000
+};
 
-struct request {
+struct request
+{
 	struct nlmsghdr header;
 	struct inet_diag_req_v2 body;
 };
@@ -37,7 +42,9 @@ static int read_requests(void)
 	unsigned local_port, remote_port;
 	int n = 0;
 
-	while (n < MOST && scanf("%63s %u %63s %u", local, &local_port, remote, &remote_port) == 4) {
+	while (n < MOST &&
+	       scanf("%63s %u %63s %u", local, &local_port, remote, &remote_port) == 4)
+	{
 		struct request *r = &requests[n++];
 		r->header.nlmsg_len = sizeof(*r);
 		r->header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
@@ -60,20 +67,25 @@ static void ask(int fd, int first, int count)
 	static char buffer[1 << 16];
 	int answered = 0;
 
-	if (send(fd, &requests[first], count * sizeof(struct request), 0) < 0) {
+	if (send(fd, &requests[first], count * sizeof(struct request), 0) < 0)
+	{
 		perror("send");
 		exit(1);
 	}
-	while (answered < count) {
+	while (answered < count)
+	{
 		ssize_t length = recv(fd, buffer, sizeof(buffer), 0);
-		struct nlmsghdr *message = (struct nlmsghdr *) buffer;
+		struct nlmsghdr *message = (struct nlmsghdr *)buffer;
 
-		if (length < 0) {
+		if (length < 0)
+		{
 			perror("recv");
 			exit(1);
 		}
-		for (; NLMSG_OK(message, length); message = NLMSG_NEXT(message, length)) {
-			if (message->nlmsg_type == NLMSG_ERROR) {
+		for (; NLMSG_OK(message, length); message = NLMSG_NEXT(message, length))
+		{
+			if (message->nlmsg_type == NLMSG_ERROR)
+			{
 				fprintf(stderr, "a socket was not found\n");
 				exit(1);
 			}
@@ -89,12 +101,14 @@ int main(int argc, char **argv)
 	int size = 1 << 20;
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 
-	if (fd < 0 || n == 0) {
+	if (fd < 0 || n == 0)
+	{
 		fprintf(stderr, "no netlink socket, or no socket to request\n");
 		return 1;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-	for (int round = 0; round < rounds; round++) {
+	for (int round = 0; round < rounds; round++)
+	{
 		double start = now_us();
 		for (int first = 0; first < n; first += BATCH)
 			ask(fd, first, n - first < BATCH ? n - first : BATCH);

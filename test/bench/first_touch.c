@@ -40,7 +40,7 @@ int main(void)
 
 			now_ns(); /* touches the pages that it needs itself */
 			start = now_ns();
-			(void) shared[1 << 19];
+			(void)shared[1 << 19];
 			read = now_ns();
 			private[1 << 19] = 2;
 			written = now_ns();

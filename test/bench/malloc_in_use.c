@@ -17,5 +17,5 @@ Datum malloc_in_use(PG_FUNCTION_ARGS)
 {
 	struct mallinfo2 info = mallinfo2();
 
-	PG_RETURN_INT64((int64) (info.uordblks + info.hblkhd));
+	PG_RETURN_INT64((int64)(info.uordblks + info.hblkhd));
 }

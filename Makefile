@@ -2,6 +2,7 @@
 # measures it; they install what they need first (test/setup).  `make && make install`
 # builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs
 # the tests that need no server, `make installcheck` those of pg_regress in a running one.
+# WERROR=1 makes warnings errors, as `make test` and `make unit` do.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -26,14 +27,22 @@ EXTRA_CLEAN = build $(OBJS:.o=.o.d) $(OBJS:.o=.bc.d)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifneq ($(PGXS),)
-NL_CFLAGS := $(shell pkg-config --cflags libnl-3.0)
-NL_LIBS := $(shell pkg-config --libs libnl-3.0)
+NL_CFLAGS := $(shell pkg-config --cflags libnl-3.0 2>/dev/null)
+NL_LIBS := $(shell pkg-config --libs libnl-3.0 2>/dev/null)
+WARNINGS = -Wall -Wextra $(if $(WERROR),-Werror)
+
+ifeq ($(PGXS),)
+MISSING = $(PG_CONFIG) is missing: run test/setup, or set PG_CONFIG
+else ifeq ($(NL_LIBS),)
+MISSING = pkg-config or libnl-3 is missing: run test/setup, or set NL_CFLAGS and NL_LIBS
+endif
+
+ifndef MISSING
 
 # -isystem: the warnings below are for our code, not for others' headers.
 PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(NL_CFLAGS:-I%=-isystem %)
-PG_CXXFLAGS = -std=c++17 -Wall -Wextra -Werror -fvisibility=hidden
+PG_CXXFLAGS = -std=c++17 $(WARNINGS) -fvisibility=hidden
 ifneq ($(findstring clang,$(CXX)),)
 # The flags that PGXS has recorded are those of Debian's g++.
 PG_CXXFLAGS += -Wno-unknown-warning-option
@@ -56,7 +65,7 @@ $(OBJS:.o=.bc): %.bc: %.cpp
 include test/unit/unit.mk
 else
 all install installcheck unit clean:
-	@echo "$(PG_CONFIG) is missing: run test/setup, or set PG_CONFIG" >&2; exit 1
+	@echo "$(MISSING)" >&2; exit 1
 endif
 
 # Whoever kills make, in whatever way, has killed all of it.

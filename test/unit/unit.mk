@@ -2,7 +2,7 @@
 # the sanitizers: build/unit/run, build/sanitized/run.
 
 UNIT_SOURCES = $(wildcard src/model/*.cpp src/kernel/*.cpp test/unit/*.cpp)
-UNIT_CXXFLAGS = -std=c++17 -O1 -g -Wall -Wextra -Werror
+UNIT_CXXFLAGS = -std=c++17 -O1 -g $(WARNINGS)
 UNIT_PROGRAMS = build/unit/run build/sanitized/run
 
 build/sanitized/%: UNIT_CXXFLAGS += -fsanitize=address,undefined \
@@ -18,6 +18,7 @@ build/$(1)/run: $(UNIT_SOURCES:%.cpp=build/$(1)/%.o)
 endef
 $(foreach variant,unit sanitized,$(eval $(call unit_rules,$(variant))))
 
+unit: WERROR = 1
 unit: $(UNIT_PROGRAMS)
 	build/unit/run
 	build/sanitized/run

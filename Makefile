@@ -2,7 +2,8 @@
 # measures it; they install what they need first (test/setup).  `make && make install`
 # builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs
 # the tests that need no server, `make installcheck` those of pg_regress in a running one.
-# WERROR=1 makes warnings errors, as `make test` and `make unit` do.
+# `make lint` checks the sources, `make format` formats them.  WERROR=1 makes warnings
+# errors, as `make test`, `make lint` and `make unit` do.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -62,14 +63,17 @@ $(OBJS:.o=.bc): %.bc: %.cpp
 	$(COMPILE.cxx.bc) -MMD -MP -MF $@.d -o $@ $<
 -include $(OBJS:.o=.o.d) $(OBJS:.o=.bc.d)
 
-include test/unit/unit.mk
+include test/unit/unit.mk test/lint/lint.mk
 else
 all install installcheck unit clean:
 	@echo "$(MISSING)" >&2; exit 1
 endif
 
 # Whoever kills make, in whatever way, has killed all of it.
-test demo bench:
+test demo bench lint:
 	@exec setpriv --pdeathsig KILL test/run $@
 
-.PHONY: test demo bench unit
+format:
+	@test/lint/format
+
+.PHONY: test demo bench unit lint format

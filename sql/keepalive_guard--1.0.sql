@@ -518,6 +518,7 @@ CREATE FUNCTION keepalive_condition(
 	OUT policies text,
 	OUT up_to_date boolean,
 	OUT skipped integer,
+	OUT in_force integer,
 	OUT netlink_refused text)
 	RETURNS record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
@@ -555,7 +556,12 @@ WITH condition AS MATERIALIZED (
 		*,
 		current_setting('keepalive_guard.database', true) AS policy_database,
 		current_setting('keepalive_guard.database', true) = current_database() AS here,
-		'keepalive_policy'::regclass::text AS policy_table
+		'keepalive_policy'::regclass::text AS policy_table,
+		CASE in_force
+			WHEN 0 THEN 'no policy is in force'
+			WHEN 1 THEN 'the policy that was read before stays in force'
+			ELSE format('the %s policies that were read before stay in force', in_force)
+		END AS still_in_force
 	FROM keepalive_condition()
 ),
 rule AS MATERIALIZED (
@@ -714,6 +720,11 @@ finding (severity, subject, problem, hint) AS (
 		'the table could not be read: the last changes are not in force',
 		'grep keepalive_guard server.log'
 	FROM condition WHERE policies = 'unreadable'
+	UNION ALL
+	SELECT 'error', 'policy reader',
+		format('the policy reader cannot read the policies of database "%s": %s', policy_database, still_in_force),
+		'grep ''policy reader'' server.log'
+	FROM condition WHERE policies = 'reader_failed'
 	UNION ALL
 	SELECT 'error', 'keepalive_policy',
 		format('invalid policies are not in force: %s of them', skipped),

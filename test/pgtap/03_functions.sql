@@ -111,7 +111,7 @@ INSERT INTO expected (name, arguments, columns, strict) VALUES
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
-		'skipped integer, netlink_refused text', 'monitor'),
+		'skipped integer, in_force integer, netlink_refused text', 'monitor'),
 	('keepalive_policy_problems', '', 'policy text, replication_only boolean, problem text, hint text', 'monitor');
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor');

@@ -4,6 +4,7 @@
 #include "pg/functions/preload.hpp"
 #include "pg/functions/rows.hpp"
 #include "pg/functions/session_state.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
 
 extern "C"
@@ -110,6 +111,14 @@ void warn_of_trouble(std::uint64_t request)
 		        (errmsg("table keepalive_policy could not be read"),
 		         errdetail("The policies that were in force before stay in force. "
 		                   "The server log says more.")));
+		break;
+	case PolicyState::reader_failed:
+		ereport(
+			WARNING,
+			(errmsg("the policies of database \"%s\" could not be read", policy_database),
+		     errdetail("%s", policies_still_in_force()),
+		     errhint("The server log has the error of the keepalive_guard policy "
+		             "reader.")));
 		break;
 	default:
 		break;

@@ -18,9 +18,9 @@ namespace
 {
 
 constexpr Column condition_columns[] = {
-	{"preloaded", BOOLOID},       {"worker", BOOLOID},     {"enabled", BOOLOID},
-	{"policies", TEXTOID},        {"up_to_date", BOOLOID}, {"skipped", INT4OID},
-	{"netlink_refused", TEXTOID},
+	{"preloaded", BOOLOID}, {"worker", BOOLOID},          {"enabled", BOOLOID},
+	{"policies", TEXTOID},  {"up_to_date", BOOLOID},      {"skipped", INT4OID},
+	{"in_force", INT4OID},  {"netlink_refused", TEXTOID},
 };
 
 const char *state_name(PolicyState state)
@@ -37,6 +37,8 @@ const char *state_name(PolicyState state)
 		return "no_room";
 	case PolicyState::unreadable:
 		return "unreadable";
+	case PolicyState::reader_failed:
+		return "reader_failed";
 	case PolicyState::compiled:
 		return "compiled";
 	}
@@ -76,9 +78,10 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 		std::uint64_t requested = pg_atomic_read_u64(&shared->requested);
 		row.add(BoolGetDatum(pg_atomic_read_u64(&shared->distributed) >= requested));
 		row.add(Int32GetDatum(shared->rows_skipped));
+		row.add(Int32GetDatum(shared->policy_count));
 	}
 	else
-		row.add_nulls(5);
+		row.add_nulls(6);
 
 	const ReadOutcome netlink = try_netlink();
 	row.add_text(netlink.kind == ReadOutcome::ok ? nullptr : netlink.message);

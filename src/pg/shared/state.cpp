@@ -81,6 +81,7 @@ void init_state(LWLock *policy_lock)
 	pg_atomic_init_u64(&shared->generation, 0);
 	pg_atomic_init_u64(&shared->requested, 1); // the first reading
 	pg_atomic_init_u64(&shared->compiled, 0);
+	pg_atomic_init_u64(&shared->readings, 0);
 	pg_atomic_init_u64(&shared->distributed, 0);
 	pg_atomic_init_u32(&shared->attention, 0);
 	pg_atomic_init_u32(&shared->enabled, enabled);
@@ -125,6 +126,16 @@ void keep_policies(PolicyState state, std::uint64_t request)
 	pg_write_barrier();
 	pg_atomic_write_u64(&shared->compiled, request);
 	wake(&shared->worker);
+}
+
+const char *policies_still_in_force()
+{
+	const std::uint32_t count = shared->policy_count;
+	if (count == 0)
+		return "No policy is in force.";
+	if (count == 1)
+		return "The policy that was read before stays in force.";
+	return psprintf("The %u policies that were read before stay in force.", count);
 }
 
 void wake_workers()

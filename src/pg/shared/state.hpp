@@ -18,11 +18,12 @@ namespace guard::pg
 // How the last reading of the policy table ended.
 enum class PolicyState : std::uint32_t
 {
-	not_read,     // the worker has not got there yet
-	no_database,  // keepalive_guard.database does not exist
-	no_extension, // ... has no extension keepalive_guard
-	no_room,      // more policies than keepalive_guard.max_policies
-	unreadable,   // the table is not what it should be
+	not_read,      // the worker has not got there yet
+	no_database,   // keepalive_guard.database does not exist
+	no_extension,  // ... has no extension keepalive_guard
+	no_room,       // more policies than keepalive_guard.max_policies
+	unreadable,    // the table is not what it should be
+	reader_failed, // the policy reader ends before it has read the table
 	compiled,
 };
 
@@ -36,6 +37,8 @@ struct Shared
 	pg_atomic_uint64 requested;   // a change was committed, or re-reading asked for
 	pg_atomic_uint64 compiled;    // ... the table was read after that request
 	pg_atomic_uint64 distributed; // ... and every slot was matched again
+
+	pg_atomic_uint64 readings; // how often the policy reader has read the table
 
 	pg_atomic_uint32 attention; // some session's slot is to be looked at again
 	pg_atomic_uint32 enabled;   // keepalive_guard.enabled as the worker has it
@@ -72,6 +75,9 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t e
 
 // Notes that the policies could not be replaced, and why; those in force stay.
 void keep_policies(PolicyState state, std::uint64_t request);
+
+// A sentence for messages: what is in force while the table cannot be read.
+const char *policies_still_in_force();
 
 // Numbers a new request to re-read and re-distribute the policies, and wakes the
 // worker.  Returns the number.  Does nothing that can fail.

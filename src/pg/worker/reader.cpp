@@ -105,6 +105,7 @@ void read_policies()
 		state = PolicyState::no_room;
 
 	log_state(state, list);
+	pg_atomic_fetch_add_u64(&shared->readings, 1);
 	shared->rows_skipped = list.skipped;
 	if (state == PolicyState::compiled || state == PolicyState::no_extension)
 	{
@@ -147,6 +148,8 @@ void run()
 {
 	CacheRegisterRelcacheCallback(on_relation_change, 0);
 
+	// The worker has a reason to start a reader, if only that the last one has failed.
+	bool has_read = false;
 	for (;;)
 	{
 		ResetLatch(MyLatch);
@@ -155,8 +158,9 @@ void run()
 		bool standby = RecoveryInProgress();
 		if (standby)
 			AcceptInvalidationMessages();
-		if (out_of_date() || (standby && table_changed))
+		if (!has_read || out_of_date() || (standby && table_changed))
 			read_policies();
+		has_read = true;
 
 		int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 		                       linger_ms, PG_WAIT_EXTENSION);

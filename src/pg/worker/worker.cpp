@@ -2,10 +2,12 @@
 
 #include "pg/worker/worker.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
 #include "pg/setting_records.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/worker/attempts.hpp"
 #include "pg/worker/background_worker.hpp"
 #include "pg/worker/distribution.hpp"
 #include "pg/worker/reader.hpp"
@@ -28,7 +30,6 @@ extern "C"
 #include "utils/acl.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 #include "utils/wait_event.h"
 }
 
@@ -37,12 +38,12 @@ namespace guard::pg
 namespace
 {
 
-// How long to wait before another try at starting the policy reader.
+// How long to wait until the next try at what waits for somebody else.
 constexpr long retry_ms = 500;
 
 BackgroundWorkerHandle *reader = nullptr;
-TimestampTz reader_started = 0;
-bool no_room_logged = false;
+Attempts attempts;
+int refused_starts = 0; // of the policy reader, in a row
 
 // Scans pg_database as get_database_list() in autovacuum.c does: a process without
 // a database may have no index to look names up in.
@@ -93,15 +94,32 @@ void no_database(std::uint64_t request)
 	publish_policies(nullptr, nullptr, 0, 0, PolicyState::no_database, request);
 }
 
+// A single failure is no reason for alarm: the database may have been dropped, or
+// somebody has terminated the reader.
+void reader_failed()
+{
+	if (attempts.failed() < 2)
+		return;
+	if (pg_atomic_read_u32(&shared->policy_state) !=
+	    static_cast<uint32>(PolicyState::reader_failed))
+		ereport(LOG,
+		        (errmsg("keepalive_guard: the policy reader cannot read the policies "
+		                "of database \"%s\", trying again",
+		                policy_database),
+		         errdetail("%s", policies_still_in_force()),
+		         errhint("The server log has the policy reader's error.")));
+	keep_policies(PolicyState::reader_failed, attempts.last_request());
+}
+
 void no_room_for_reader()
 {
-	if (!no_room_logged)
+	// The first time it may be that a reader which has just exited still has its place.
+	if (++refused_starts == 2)
 		ereport(
 			LOG,
 			(errmsg("keepalive_guard: could not start the policy reader, trying again"),
 		     errhint("Increase max_worker_processes, to two more than "
 		             "max_parallel_workers at least.")));
-	no_room_logged = true;
 }
 
 // Has the policies read if they may have changed.  Returns how long to wait until
@@ -110,28 +128,34 @@ long have_policies_read()
 {
 	// Read before the database is looked up, so that no request gets lost.
 	std::uint64_t request = pg_atomic_read_u64(&shared->requested);
-	bool wanted = pg_atomic_read_u64(&shared->compiled) < request || RecoveryInProgress();
-	if (!wanted || reader_runs())
+	if (reader_runs())
+		return -1;
+	if (attempts.end(pg_atomic_read_u64(&shared->readings)))
+		reader_failed();
+	if (pg_atomic_read_u64(&shared->compiled) >= request && attempts.failed() == 0 &&
+	    !RecoveryInProgress())
 		return -1;
 
 	if (!database_exists())
 	{
+		attempts.forget_failures();
 		if (pg_atomic_read_u64(&shared->compiled) < request)
 			no_database(request);
 		// On a standby nobody tells when the database has come.
 		return RecoveryInProgress() ? retry_ms : -1;
 	}
 
-	TimestampTz now = GetCurrentTimestamp();
-	if (!TimestampDifferenceExceeds(reader_started, now, retry_ms))
-		return retry_ms;
+	const std::int64_t now = monotonic_ms();
+	if (long rest = attempts.rest(now, request))
+		return rest;
+	const std::uint64_t readings = pg_atomic_read_u64(&shared->readings);
 	if (!start_policy_reader(&reader))
 	{
 		no_room_for_reader();
 		return retry_ms;
 	}
-	reader_started = now;
-	no_room_logged = false;
+	attempts.begin(now, request, readings);
+	refused_starts = 0;
 	return -1;
 }
 

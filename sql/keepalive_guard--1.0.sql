@@ -1,10 +1,15 @@
 \echo Use "CREATE EXTENSION keepalive_guard" to load this file. \quit
 
+-- Others may have created functions and operators in the extension's schema.  So nothing
+-- is looked up there by its bare name, neither now nor in what is defined here: the
+-- bodies of views and SQL functions are bound to their objects now.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- The policies
 --
 
-CREATE TABLE keepalive_policy (
+CREATE TABLE @extschema@.keepalive_policy (
 	name text COLLATE "C" PRIMARY KEY,
 	priority integer NOT NULL DEFAULT 100,
 	database text,
@@ -26,75 +31,75 @@ CREATE TABLE keepalive_policy (
 	comment text
 );
 
-COMMENT ON TABLE keepalive_policy IS
+COMMENT ON TABLE @extschema@.keepalive_policy IS
 	'which connections get which keepalive, user-timeout and client-check settings; each setting comes from the first matching policy that sets it';
-COMMENT ON COLUMN keepalive_policy.name IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.name IS
 	'what status, logs and events call the policy; at most 63 bytes';
-COMMENT ON COLUMN keepalive_policy.priority IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.priority IS
 	'lower is tried first';
-COMMENT ON COLUMN keepalive_policy.database IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.database IS
 	'a database, or /regex; NULL: any';
-COMMENT ON COLUMN keepalive_policy.role IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.role IS
 	'a role, +group for its direct and indirect members, or /regex; NULL: any';
-COMMENT ON COLUMN keepalive_policy.client IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.client IS
 	'network of the client; NULL: any, Unix sockets too';
-COMMENT ON COLUMN keepalive_policy.backend IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.backend IS
 	'client, or replication (walsenders, physical and logical); NULL: both';
-COMMENT ON COLUMN keepalive_policy.keepalive IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.keepalive IS
 	'false switches SO_KEEPALIVE off; NULL leaves it to PostgreSQL, which switches it on';
-COMMENT ON COLUMN keepalive_policy.tcp_keepalives_idle IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.tcp_keepalives_idle IS
 	'silence before the first probe, in whole seconds up to 32767; 0: the system''s default; NULL: left to the next policy that matches, then to PostgreSQL';
-COMMENT ON COLUMN keepalive_policy.tcp_keepalives_interval IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.tcp_keepalives_interval IS
 	'time between probes, in whole seconds up to 32767; 0: the system''s default; NULL: left to the next policy that matches, then to PostgreSQL';
-COMMENT ON COLUMN keepalive_policy.tcp_keepalives_count IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.tcp_keepalives_count IS
 	'unanswered probes before the connection is given up, up to 127; 0: the system''s default; NULL: left to the next policy that matches, then to PostgreSQL';
-COMMENT ON COLUMN keepalive_policy.tcp_user_timeout IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.tcp_user_timeout IS
 	'how long sent data may stay unacknowledged, in whole milliseconds; 0: off; NULL: left to the next policy that matches, then to PostgreSQL; also ends living clients that do not read for that long';
-COMMENT ON COLUMN keepalive_policy.client_connection_check_interval IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.client_connection_check_interval IS
 	'how often a running query looks whether its client is still there, in whole milliseconds; 0: off; NULL: left to the next policy that matches, then to PostgreSQL';
-COMMENT ON COLUMN keepalive_policy.dead_after IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.dead_after IS
 	'a backend whose peer has been silent this long while the kernel was asking is ended; NULL or 0: never';
-COMMENT ON COLUMN keepalive_policy.stall_timeout IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.stall_timeout IS
 	'a backend whose living peer has read nothing for this long is ended; NULL or 0: never';
-COMMENT ON COLUMN keepalive_policy.enforcement IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.enforcement IS
 	'default: sessions may override; ceiling: sessions may only be stricter; locked: sessions may not change what the policy sets';
-COMMENT ON COLUMN keepalive_policy.final IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.final IS
 	'true: what this policy leaves NULL is PostgreSQL''s; no later policy is asked';
-COMMENT ON COLUMN keepalive_policy.log_only IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.log_only IS
 	'true: dead_after and stall_timeout of this policy end nothing; the guard logs, records and counts what they would have ended';
-COMMENT ON COLUMN keepalive_policy.enabled IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.enabled IS
 	'false: the policy is not there';
-COMMENT ON COLUMN keepalive_policy.comment IS
+COMMENT ON COLUMN @extschema@.keepalive_policy.comment IS
 	'for people';
 
-CREATE FUNCTION keepalive_policy_guard() RETURNS trigger
+CREATE FUNCTION @extschema@.keepalive_policy_guard() RETURNS trigger
 	LANGUAGE C
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_policy_guard() IS
+COMMENT ON FUNCTION @extschema@.keepalive_policy_guard() IS
 	'refuses invalid policies and tells the worker of committed changes';
 
 CREATE TRIGGER keepalive_policy_guard
-	BEFORE INSERT OR UPDATE OR DELETE ON keepalive_policy
-	FOR EACH ROW EXECUTE FUNCTION keepalive_policy_guard();
+	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.keepalive_policy
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.keepalive_policy_guard();
 CREATE TRIGGER keepalive_policy_guard_truncate
-	BEFORE TRUNCATE ON keepalive_policy
-	FOR EACH STATEMENT EXECUTE FUNCTION keepalive_policy_guard();
-ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
-ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;
-COMMENT ON TRIGGER keepalive_policy_guard ON keepalive_policy IS
+	BEFORE TRUNCATE ON @extschema@.keepalive_policy
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.keepalive_policy_guard();
+ALTER TABLE @extschema@.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
+ALTER TABLE @extschema@.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;
+COMMENT ON TRIGGER keepalive_policy_guard ON @extschema@.keepalive_policy IS
 	'refuses invalid policies and tells the worker of committed changes';
-COMMENT ON TRIGGER keepalive_policy_guard_truncate ON keepalive_policy IS
+COMMENT ON TRIGGER keepalive_policy_guard_truncate ON @extschema@.keepalive_policy IS
 	'tells the worker of committed changes';
 
-GRANT SELECT ON keepalive_policy TO pg_monitor;
+GRANT SELECT ON @extschema@.keepalive_policy TO pg_monitor;
 
-SELECT pg_catalog.pg_extension_config_dump('keepalive_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.keepalive_policy', '');
 
 --
 -- Reading
 --
 
-CREATE FUNCTION keepalive_status(
+CREATE FUNCTION @extschema@.keepalive_status(
 	OUT pid integer,
 	OUT datname name,
 	OUT usename name,
@@ -127,10 +132,10 @@ CREATE FUNCTION keepalive_status(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_status() IS
+COMMENT ON FUNCTION @extschema@.keepalive_status() IS
 	'each client backend and walsender: its policies, the settings in force in the kernel, and what the kernel knows of its peer';
 
-CREATE FUNCTION keepalive_tcp_info(
+CREATE FUNCTION @extschema@.keepalive_tcp_info(
 	OUT pid integer,
 	OUT local_addr inet,
 	OUT local_port integer,
@@ -221,10 +226,10 @@ CREATE FUNCTION keepalive_tcp_info(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_tcp_info() IS
+COMMENT ON FUNCTION @extschema@.keepalive_tcp_info() IS
 	'each TCP session: the kernel''s struct tcp_info under its own names and in its own units, congestion algorithm and socket memory; NULL what the running kernel does not have';
 
-CREATE FUNCTION keepalive_sockets(
+CREATE FUNCTION @extschema@.keepalive_sockets(
 	OUT pid integer,
 	OUT backend_type text,
 	OUT kind text,
@@ -243,12 +248,12 @@ CREATE FUNCTION keepalive_sockets(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_sockets() IS
+COMMENT ON FUNCTION @extschema@.keepalive_sockets() IS
 	'each TCP socket of every process of this server: listeners with their accept queues, clients'' connections, and connections to elsewhere';
-REVOKE ALL ON FUNCTION keepalive_sockets() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_sockets() TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_sockets() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_sockets() TO pg_monitor;
 
-CREATE FUNCTION keepalive_kernel(
+CREATE FUNCTION @extschema@.keepalive_kernel(
 	OUT name text,
 	OUT setting text,
 	OUT unit text,
@@ -257,12 +262,12 @@ CREATE FUNCTION keepalive_kernel(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 30
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_kernel() IS
+COMMENT ON FUNCTION @extschema@.keepalive_kernel() IS
 	'the kernel''s defaults, limits and counts that matter to connections; NULL what it does not show, with the reason in the description';
-REVOKE ALL ON FUNCTION keepalive_kernel() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_kernel() TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_kernel() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_kernel() TO pg_monitor;
 
-CREATE FUNCTION keepalive_explain(
+CREATE FUNCTION @extschema@.keepalive_explain(
 	database text,
 	role text,
 	client_addr inet DEFAULT NULL,
@@ -287,12 +292,12 @@ CREATE FUNCTION keepalive_explain(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_explain(text, text, inet, text) IS
+COMMENT ON FUNCTION @extschema@.keepalive_explain(text, text, inet, text) IS
 	'every policy in match order: whether it matches such a connection, and what a session would get; the row without policy is PostgreSQL alone';
-REVOKE ALL ON FUNCTION keepalive_explain(text, text, inet, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_explain(text, text, inet, text) TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_explain(text, text, inet, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_explain(text, text, inet, text) TO pg_monitor;
 
-CREATE FUNCTION keepalive_events(
+CREATE FUNCTION @extschema@.keepalive_events(
 	OUT ended_at timestamptz,
 	OUT pid integer,
 	OUT cause text,
@@ -316,10 +321,10 @@ CREATE FUNCTION keepalive_events(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_events() IS
+COMMENT ON FUNCTION @extschema@.keepalive_events() IS
 	'ended connections, newest first, and why they ended; the last keepalive_guard.max_events of them';
 
-CREATE FUNCTION keepalive_stats(
+CREATE FUNCTION @extschema@.keepalive_stats(
 	OUT policy text,
 	OUT sessions bigint,
 	OUT sessions_total bigint,
@@ -340,21 +345,21 @@ CREATE FUNCTION keepalive_stats(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_stats() IS
+COMMENT ON FUNCTION @extschema@.keepalive_stats() IS
 	'sessions of each policy, and of none (NULL): now, so far, and how those that ended did so';
 
-CREATE FUNCTION keepalive_stats_reset() RETURNS void
+CREATE FUNCTION @extschema@.keepalive_stats_reset() RETURNS void
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_stats_reset() IS
+COMMENT ON FUNCTION @extschema@.keepalive_stats_reset() IS
 	'sets the counters of keepalive_stats() to zero';
-REVOKE ALL ON FUNCTION keepalive_stats_reset() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_stats_reset() FROM PUBLIC;
 
 --
 -- Learning the paths
 --
 
-CREATE FUNCTION keepalive_path_evidence(
+CREATE FUNCTION @extschema@.keepalive_path_evidence(
 	OUT client_addr inet,
 	OUT last_heard timestamptz,
 	OUT idle_for interval,
@@ -362,17 +367,17 @@ CREATE FUNCTION keepalive_path_evidence(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_path_evidence() IS
+COMMENT ON FUNCTION @extschema@.keepalive_path_evidence() IS
 	'what idle TCP sessions, connected or in keepalive_events(), tell of the path to their client: how long it was idle, at least, and what then became of the connection (survived: the client got through; lost: the first probe got no answer or a reset; reset: one came unasked)';
-REVOKE ALL ON FUNCTION keepalive_path_evidence() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_path_evidence() TO pg_read_all_stats;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_path_evidence() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_path_evidence() TO pg_read_all_stats;
 
 -- An idle timeout is only named where nothing else explains the losses as well:
 -- clients or devices that fail take whatever is idle with them, at a few moments,
 -- some of many, and after any idleness.  A path broke at some moment between the last
 -- sign of life and the first probe, which is late by an eighth at most: `third` is the
 -- third of the fewest moments that explain all losses.
-CREATE VIEW keepalive_paths_observed AS
+CREATE VIEW @extschema@.keepalive_paths_observed AS
 WITH networks AS (
 	SELECT
 		network(set_masklen(client_addr, CASE family(client_addr) WHEN 4 THEN 24 ELSE 64 END)) AS network,
@@ -386,7 +391,7 @@ WITH networks AS (
 		max(idle_for) FILTER (WHERE outcome = 'reset') AS longest_reset,
 		array_agg(idle_for ORDER BY idle_for DESC) FILTER (WHERE outcome = 'survived') AS survivals,
 		array_agg(tstzrange(last_heard, last_heard + idle_for * 1.125)) FILTER (WHERE outcome = 'lost') AS breaks
-	FROM keepalive_path_evidence()
+	FROM @extschema@.keepalive_path_evidence()
 	GROUP BY 1
 	HAVING count(*) >= 5
 ), verdicts AS (
@@ -424,37 +429,37 @@ SELECT
 	CASE WHEN clear THEN date_trunc('second', safe / 1.125) END AS tcp_keepalives_idle
 FROM verdicts;
 
-COMMENT ON VIEW keepalive_paths_observed IS
+COMMENT ON VIEW @extschema@.keepalive_paths_observed IS
 	'what ended and connected sessions tell of the path to each client network (/24, /64) with at least 5 of them: whether something on it forgets idle connections';
-COMMENT ON COLUMN keepalive_paths_observed.network IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.network IS
 	'client network: /24 for IPv4, /64 for IPv6';
-COMMENT ON COLUMN keepalive_paths_observed.survived IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.survived IS
 	'connections whose client got through after the path had been idle for a second or more, be it by answering a probe';
-COMMENT ON COLUMN keepalive_paths_observed.lost IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.lost IS
 	'connections of which the first keepalive probe, after the path had been idle, got no answer or a reset';
-COMMENT ON COLUMN keepalive_paths_observed.resets IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.resets IS
 	'connections that were reset unasked while the path was idle: by the client or a device, which cannot be told apart, so idle_timeout leaves them out';
-COMMENT ON COLUMN keepalive_paths_observed.longest_survived IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.longest_survived IS
 	'the longest idleness of the path that a connection survived, as far as the server knows: it does not see keepalive probes of the client';
-COMMENT ON COLUMN keepalive_paths_observed.shortest_lost IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.shortest_lost IS
 	'the shortest idleness (tcp_keepalives_idle) after which a connection was lost';
-COMMENT ON COLUMN keepalive_paths_observed.longest_lost IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.longest_lost IS
 	'the longest idleness (tcp_keepalives_idle) after which a connection was lost';
-COMMENT ON COLUMN keepalive_paths_observed.shortest_reset IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.shortest_reset IS
 	'the shortest idleness after which a connection was reset unasked';
-COMMENT ON COLUMN keepalive_paths_observed.longest_reset IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.longest_reset IS
 	'the longest idleness after which a connection was reset unasked';
-COMMENT ON COLUMN keepalive_paths_observed.idle_timeout IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.idle_timeout IS
 	'the idle timeout that something on the path seems to have: above longest_survived, and at most this; NULL unless the pattern is clear: 5 or more losses that no two moments explain, all after a longer idleness than any survival, and for 5 survivals or more not over four times as long, and not less than a tenth as many as these';
-COMMENT ON COLUMN keepalive_paths_observed.tcp_keepalives_idle IS
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.tcp_keepalives_idle IS
 	'where idle_timeout is not NULL: what, with a tcp_keepalives_interval that is not longer, keeps the path open; 5 connections survived that idleness and the eighth by which probes may be late';
-GRANT SELECT ON keepalive_paths_observed TO pg_read_all_stats;
+GRANT SELECT ON @extschema@.keepalive_paths_observed TO pg_read_all_stats;
 
 --
 -- Advice
 --
 
-CREATE FUNCTION keepalive_plan(
+CREATE FUNCTION @extschema@.keepalive_plan(
 	detect_within interval,
 	path_idle_timeout interval DEFAULT NULL,
 	OUT tcp_keepalives_idle interval,
@@ -477,10 +482,10 @@ CREATE FUNCTION keepalive_plan(
 	RETURNS record
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_plan(interval, interval) IS
+COMMENT ON FUNCTION @extschema@.keepalive_plan(interval, interval) IS
 	'settings that find a dead peer within that time in every state and keep a path with that idle timeout open; what follows from them; the same for libpq, sysctl.conf and keepalive_policy';
 
-CREATE VIEW keepalive_paths (path, idle_timeout, what_happens, source) AS VALUES
+CREATE VIEW @extschema@.keepalive_paths (path, idle_timeout, what_happens, source) AS VALUES
 	('AWS Network Load Balancer', interval '350 s', 'reset; the timeout can be set from 60 s to 6000 s',
 		'https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html'),
 	('AWS NAT gateway', '350 s', 'reset',
@@ -499,19 +504,19 @@ CREATE VIEW keepalive_paths (path, idle_timeout, what_happens, source) AS VALUES
 		'https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/'),
 	('Linux conntrack', '432000 s', 'silent',
 		'https://docs.kernel.org/networking/nf_conntrack-sysctl.html');
-COMMENT ON VIEW keepalive_paths IS
+COMMENT ON VIEW @extschema@.keepalive_paths IS
 	'what well-known networks forget idle connections, and after how long by default';
-COMMENT ON COLUMN keepalive_paths.path IS
+COMMENT ON COLUMN @extschema@.keepalive_paths.path IS
 	'what is between client and server';
-COMMENT ON COLUMN keepalive_paths.idle_timeout IS
+COMMENT ON COLUMN @extschema@.keepalive_paths.idle_timeout IS
 	'how long a connection may be silent before it is forgotten, by default';
-COMMENT ON COLUMN keepalive_paths.what_happens IS
+COMMENT ON COLUMN @extschema@.keepalive_paths.what_happens IS
 	'reset: both or one of the ends are told, at the latest when they send again; silent: packets vanish from then on';
-COMMENT ON COLUMN keepalive_paths.source IS
+COMMENT ON COLUMN @extschema@.keepalive_paths.source IS
 	'who says so';
-GRANT SELECT ON keepalive_paths TO PUBLIC;
+GRANT SELECT ON @extschema@.keepalive_paths TO PUBLIC;
 
-CREATE FUNCTION keepalive_condition(
+CREATE FUNCTION @extschema@.keepalive_condition(
 	OUT preloaded boolean,
 	OUT worker boolean,
 	OUT enabled boolean,
@@ -523,12 +528,12 @@ CREATE FUNCTION keepalive_condition(
 	RETURNS record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_condition() IS
+COMMENT ON FUNCTION @extschema@.keepalive_condition() IS
 	'for keepalive_check(): how the guard itself is';
-REVOKE ALL ON FUNCTION keepalive_condition() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_condition() TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_condition() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_condition() TO pg_monitor;
 
-CREATE FUNCTION keepalive_policy_problems(
+CREATE FUNCTION @extschema@.keepalive_policy_problems(
 	OUT policy text,
 	OUT replication_only boolean,
 	OUT problem text,
@@ -536,14 +541,12 @@ CREATE FUNCTION keepalive_policy_problems(
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_policy_problems() IS
+COMMENT ON FUNCTION @extschema@.keepalive_policy_problems() IS
 	'for keepalive_check(): each enabled policy, and why it can never match';
-REVOKE ALL ON FUNCTION keepalive_policy_problems() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_policy_problems() TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_policy_problems() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_policy_problems() TO pg_monitor;
 
--- A body of this kind is bound to its objects here and now, whatever the caller's
--- search_path is.
-CREATE FUNCTION keepalive_check(
+CREATE FUNCTION @extschema@.keepalive_check(
 	OUT severity text,
 	OUT subject text,
 	OUT problem text,
@@ -556,22 +559,22 @@ WITH condition AS MATERIALIZED (
 		*,
 		current_setting('keepalive_guard.database', true) AS policy_database,
 		current_setting('keepalive_guard.database', true) = current_database() AS here,
-		'keepalive_policy'::regclass::text AS policy_table,
+		'@extschema@.keepalive_policy'::regclass::text AS policy_table,
 		CASE in_force
 			WHEN 0 THEN 'no policy is in force'
 			WHEN 1 THEN 'the policy that was read before stays in force'
 			ELSE format('the %s policies that were read before stay in force', in_force)
 		END AS still_in_force
-	FROM keepalive_condition()
+	FROM @extschema@.keepalive_condition()
 ),
 rule AS MATERIALIZED (
-	SELECT * FROM keepalive_policy_problems()
+	SELECT * FROM @extschema@.keepalive_policy_problems()
 ),
 -- The settings of each policy that counts, and those without one.
 explained AS MATERIALIZED (
 	SELECT e.*, rule.replication_only
 	FROM condition
-		CROSS JOIN LATERAL keepalive_explain(NULL, CASE WHEN preloaded THEN '' END, '192.0.2.1') AS e
+		CROSS JOIN LATERAL @extschema@.keepalive_explain(NULL, CASE WHEN preloaded THEN '' END, '192.0.2.1') AS e
 		LEFT JOIN rule USING (policy)
 	WHERE preloaded AND (e.policy IS NULL OR rule.policy IS NOT NULL AND rule.problem IS NULL)
 ),
@@ -584,7 +587,7 @@ session AS MATERIALIZED (
 		s.policies[1] AS policy,
 		CASE WHEN s.policies IS NULL THEN 'sessions without policy'
 			ELSE format('sessions of policy "%s"', s.policies[1]) END AS subject
-	FROM keepalive_status() AS s
+	FROM @extschema@.keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 ),
 -- Everything that has values of its own: fix() of a column and its value changes it.
@@ -644,7 +647,7 @@ paths AS (
 	SELECT subject, probe_period, fix, min(idle_timeout) AS shortest,
 		string_agg(format('%s (%s)', path, idle_timeout), ', ' ORDER BY idle_timeout, path) AS names
 	FROM (SELECT *, greatest(idle, probe_interval) AS probe_period FROM configured WHERE meant_for_sessions AND keepalive) AS probing
-		JOIN keepalive_paths ON idle_timeout <= probe_period
+		JOIN @extschema@.keepalive_paths ON idle_timeout <= probe_period
 	GROUP BY subject, probe_period, fix
 ),
 -- Where connections have been lost, and who is about to lose them as well.
@@ -654,7 +657,7 @@ endangered AS (
 		CASE WHEN bool_or(policy_state = 'overridden') THEN ', enforcement = ''ceiling''' ELSE '' END AS enforcement
 	FROM condition
 		CROSS JOIN LATERAL unnest(CASE WHEN preloaded THEN
-			ARRAY(SELECT o FROM keepalive_paths_observed AS o WHERE o.tcp_keepalives_idle IS NOT NULL) END) AS observed
+			ARRAY(SELECT o FROM @extschema@.keepalive_paths_observed AS o WHERE o.tcp_keepalives_idle IS NOT NULL) END) AS observed
 		JOIN session ON session.client_addr <<= observed.network
 	WHERE remote AND (NOT session.keepalive
 		OR greatest(session.tcp_keepalives_idle, session.tcp_keepalives_interval) > observed.tcp_keepalives_idle)
@@ -733,21 +736,21 @@ finding (severity, subject, problem, hint) AS (
 	UNION ALL
 	SELECT 'error', format('policy "%s"', name), 'not in force: something in it is invalid',
 		format('UPDATE %s SET name = name WHERE name = %L; -- says what', policy_table, name)
-	FROM condition CROSS JOIN keepalive_policy
+	FROM condition CROSS JOIN @extschema@.keepalive_policy
 	WHERE skipped > 0 AND here AND keepalive_policy.enabled AND name NOT IN (SELECT policy FROM rule)
 	UNION ALL
 	SELECT 'warning', 'keepalive_policy',
 		'its trigger does not always fire: changes may be invalid, or not reach the sessions',
 		format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', tgrelid::regclass, tgname)
 	FROM pg_trigger
-	WHERE tgrelid = 'keepalive_policy'::regclass AND NOT tgisinternal AND tgenabled <> 'A'
+	WHERE tgrelid = '@extschema@.keepalive_policy'::regclass AND NOT tgisinternal AND tgenabled <> 'A'
 		AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_truncate')
 	UNION ALL
 	SELECT 'warning', format('database "%s"', current_database()),
 		format('the policies in this database are without effect: keepalive_guard.database is "%s"',
 			policy_database),
 		format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
-	FROM condition CROSS JOIN keepalive_policy
+	FROM condition CROSS JOIN @extschema@.keepalive_policy
 	WHERE NOT here
 	GROUP BY policy_database
 	UNION ALL
@@ -850,17 +853,17 @@ SELECT severity, subject, problem, hint
 FROM finding
 ORDER BY array_position('{error,warning,info}', severity), subject, problem;
 END;
-COMMENT ON FUNCTION keepalive_check() IS
+COMMENT ON FUNCTION @extschema@.keepalive_check() IS
 	'what is wrong or unwise with the guard, the policies and the sessions now, and a command against it; nothing when all is well';
-REVOKE ALL ON FUNCTION keepalive_check() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION keepalive_check() TO pg_monitor;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_check() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check() TO pg_monitor;
 
-CREATE VIEW keepalive_blockers WITH (security_invoker = true) AS
+CREATE VIEW @extschema@.keepalive_blockers WITH (security_invoker = true) AS
 WITH RECURSIVE suspect AS MATERIALIZED (
 	SELECT s.pid, s.datname, s.usename, s.application_name, s.client_addr, s.policies, s.health,
 		s.silent_for, s.gives_up_in, a.xact_start,
 		greatest(age(a.backend_xid), age(a.backend_xmin)) AS xmin_age
-	FROM keepalive_status() AS s
+	FROM @extschema@.keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 	WHERE s.health <> 'alive'
 ),
@@ -916,29 +919,29 @@ FROM suspect
 	CROSS JOIN horizon
 	LEFT JOIN waits USING (pid)
 WHERE waiting > 0 OR xmin_age IS NOT NULL;
-COMMENT ON VIEW keepalive_blockers IS
+COMMENT ON VIEW @extschema@.keepalive_blockers IS
 	'sessions whose peer is not alive and that hold up others: by locks, or by keeping vacuum from removing rows';
-COMMENT ON COLUMN keepalive_blockers.pid IS 'backend';
-COMMENT ON COLUMN keepalive_blockers.datname IS 'its database';
-COMMENT ON COLUMN keepalive_blockers.usename IS 'its role';
-COMMENT ON COLUMN keepalive_blockers.application_name IS 'as the client called itself';
-COMMENT ON COLUMN keepalive_blockers.client_addr IS 'address of the client';
-COMMENT ON COLUMN keepalive_blockers.policies IS 'policies of the session';
-COMMENT ON COLUMN keepalive_blockers.health IS 'what is wrong with the peer, as in keepalive_status()';
-COMMENT ON COLUMN keepalive_blockers.silent_for IS 'since when nothing has been received from it';
-COMMENT ON COLUMN keepalive_blockers.gives_up_in IS 'how long until it is given up if it stays silent; NULL: never';
-COMMENT ON COLUMN keepalive_blockers.waiting IS 'number of sessions that wait for its locks, directly or behind others that do';
-COMMENT ON COLUMN keepalive_blockers.oldest_wait IS 'how long the first of these has been waiting';
-COMMENT ON COLUMN keepalive_blockers.transaction_age IS 'how long ago its transaction began';
-COMMENT ON COLUMN keepalive_blockers.holds_xmin IS 'no session, replication slot or prepared transaction keeps vacuum from removing older rows than this one';
-COMMENT ON COLUMN keepalive_blockers.xmin_age IS 'age in transactions of the oldest it may still see or has itself; NULL: it holds back nothing';
-GRANT SELECT ON keepalive_blockers TO PUBLIC;
+COMMENT ON COLUMN @extschema@.keepalive_blockers.pid IS 'backend';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.datname IS 'its database';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.usename IS 'its role';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.application_name IS 'as the client called itself';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.client_addr IS 'address of the client';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.policies IS 'policies of the session';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.health IS 'what is wrong with the peer, as in keepalive_status()';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.silent_for IS 'since when nothing has been received from it';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.gives_up_in IS 'how long until it is given up if it stays silent; NULL: never';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.waiting IS 'number of sessions that wait for its locks, directly or behind others that do';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.oldest_wait IS 'how long the first of these has been waiting';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.transaction_age IS 'how long ago its transaction began';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.holds_xmin IS 'no session, replication slot or prepared transaction keeps vacuum from removing older rows than this one';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.xmin_age IS 'age in transactions of the oldest it may still see or has itself; NULL: it holds back nothing';
+GRANT SELECT ON @extschema@.keepalive_blockers TO PUBLIC;
 
 --
 -- Doing
 --
 
-CREATE FUNCTION keepalive_apply(
+CREATE FUNCTION @extschema@.keepalive_apply(
 	timeout interval DEFAULT '5s',
 	OUT sessions bigint,
 	OUT applied bigint,
@@ -948,6 +951,6 @@ CREATE FUNCTION keepalive_apply(
 	RETURNS record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION keepalive_apply(interval) IS
+COMMENT ON FUNCTION @extschema@.keepalive_apply(interval) IS
 	're-reads the policies, applies them to every session, and waits for the sessions to confirm';
-REVOKE ALL ON FUNCTION keepalive_apply(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.keepalive_apply(interval) FROM PUBLIC;

@@ -17,7 +17,7 @@ BEGIN
 END $$;
 
 CREATE ROLE test_verbose;
-SELECT set_config('test.long', repeat('x', 100000), true);
+DO 'BEGIN PERFORM set_config(''test.long'', repeat(''x'', 100000), true); END';
 ALTER ROLE test_verbose SET test.long FROM CURRENT;
 ALTER ROLE test_verbose SET tcp_keepalives_idle = 77;
 SELECT is(

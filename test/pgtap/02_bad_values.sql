@@ -33,7 +33,9 @@ INSERT INTO bad_value (column_name, value, detail)
 			('/' || repeat('r', 256), 'A regular expression can be at most 255 bytes long.'),
 			('/(', 'The regular expression is invalid: parentheses () not balanced.'),
 			('/[a', 'The regular expression is invalid: brackets [] not balanced.'),
-			('/*', 'The regular expression is invalid: quantifier operand invalid.')
+			('/*', 'The regular expression is invalid: quantifier operand invalid.'),
+			('/((a{1,40}){1,40}){1,40}x', 'The regular expression is too big to be matched at each login: its repetitions written out have 64001 characters, and at most 256 are allowed.'),
+			('/(a{255}){255}', 'The regular expression is too big to be matched at each login: its repetitions written out have 65025 characters, and at most 256 are allowed.')
 		) bad (value, detail);
 
 INSERT INTO bad_value (column_name, value, detail) VALUES
@@ -203,7 +205,7 @@ $$;
 SELECT plan((SELECT 3 * count(*) FROM bad_value)::int
 	+ (SELECT 2 * count(*) FROM bad_syntax)::int
 	+ (SELECT 2 * count(*) FROM good_value)::int
-	+ 4);
+	+ 7);
 
 INSERT INTO keepalive_policy (name) VALUES ('old');
 
@@ -287,6 +289,28 @@ SELECT results_eq(
 	$$VALUES ('one' COLLATE "C", NULL, '10.0.0.0/8'::cidr, '60 s'::interval, 'locked'),
 		('two', '+group', NULL, '0', 'ceiling')$$,
 	'COPY has stored all good rows');
+
+-- Regular expressions that take long: the number of transitions is PostgreSQL's.
+CREATE FUNCTION pg_temp.detail_of(pattern text) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+	detail text;
+BEGIN
+	INSERT INTO keepalive_policy (name, role) VALUES ('regex', '/' || pattern);
+	RETURN 'accepted';
+EXCEPTION WHEN invalid_parameter_value THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN detail;
+END
+$$;
+SELECT is(pg_temp.detail_of('^(a+)+\1$'),
+	'The regular expression has a back reference, which cannot be matched in bounded time.',
+	'a back reference is refused');
+SELECT matches(pg_temp.detail_of('(a?){100}'),
+	'^The regular expression is too complex to be matched at each login: its automaton has \d+ transitions, and at most 3000 are allowed\.$',
+	'an automaton with many transitions is refused');
+SELECT is(pg_temp.detail_of('^(prod|test|dev)_[a-z0-9]{1,20}(_ro|_rw)?$'), 'accepted',
+	'a regular expression as names need them is accepted');
 
 SELECT * FROM finish();
 ROLLBACK;

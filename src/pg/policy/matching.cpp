@@ -2,11 +2,14 @@
 
 #include "pg/policy/matching.hpp"
 
+#include "model/regex_size.hpp"
+
 extern "C"
 {
 #include "catalog/pg_collation.h"
 #include "mb/pg_wchar.h"
 #include "regex/regex.h"
+#include "regex/regexport.h"
 #include "utils/acl.h"
 }
 
@@ -14,6 +17,11 @@ namespace guard::pg
 {
 namespace
 {
+
+// What compiling takes grows with both: about 1 ms for so many transitions.  A pattern
+// without bounds is never too big.
+constexpr std::uint32_t most_regex_size = pattern_bytes;
+constexpr int most_regex_arcs = 3000;
 
 // One pg_wchar per byte, whatever the encoding: at authentication the database's
 // encoding is not known yet, and a pattern must mean the same everywhere.
@@ -33,6 +41,15 @@ int compile_regex(regex_t *regex, const char *pattern)
 	int result = pg_regcomp(regex, wide, length, REG_ADVANCED, C_COLLATION_OID);
 	pfree(wide);
 	return result;
+}
+
+// Of its automaton, as pg_trgm walks it.
+int number_of_arcs(const regex_t *regex)
+{
+	int arcs = 0;
+	for (int state = 0; state < pg_reg_getnumstates(regex); state++)
+		arcs += pg_reg_getnumoutarcs(regex, state);
+	return arcs;
 }
 
 bool regex_matches(const char *pattern, const char *subject)
@@ -68,17 +85,33 @@ bool needs_postgres(const Rule &rule)
 
 char *regex_problem(const char *pattern)
 {
-	regex_t regex;
-	int result = compile_regex(&regex, pattern);
-	if (result == REG_OKAY)
-	{
-		pg_regfree(&regex);
-		return nullptr;
-	}
+	const std::uint32_t size = regex_size(pattern);
+	if (size > most_regex_size)
+		return psprintf("The regular expression is too big to be matched at each login: "
+		                "its repetitions written out have %u characters, and at most %u "
+		                "are allowed.",
+		                size, most_regex_size);
 
-	char message[100];
-	pg_regerror(result, &regex, message, sizeof(message));
-	return pstrdup(message);
+	regex_t regex;
+	const int result = compile_regex(&regex, pattern);
+	if (result != REG_OKAY)
+	{
+		char message[100];
+		pg_regerror(result, &regex, message, sizeof(message));
+		return psprintf("The regular expression is invalid: %s.", message);
+	}
+	const bool has_back_reference = (regex.re_info & REG_UBACKREF) != 0;
+	const int arcs = number_of_arcs(&regex);
+	pg_regfree(&regex);
+	if (has_back_reference)
+		return pstrdup("The regular expression has a back reference, which cannot be "
+		               "matched in bounded time.");
+	if (arcs > most_regex_arcs)
+		return psprintf("The regular expression is too complex to be matched at each "
+		                "login: its automaton has %d transitions, and at most %d are "
+		                "allowed.",
+		                arcs, most_regex_arcs);
+	return nullptr;
 }
 
 bool database_agrees(const Rule &rule, const Policy &policy, const Connection &connection)

@@ -10,7 +10,9 @@
 namespace guard::pg
 {
 
-// Why `pattern` is no valid regular expression; nullptr if it is one.  Palloc'd.
+// Why `pattern` cannot be a policy's regular expression, as a sentence; nullptr if it
+// can.  Every login compiles and matches it, so one that takes long to compile or to
+// match is refused.  Palloc'd.
 char *regex_problem(const char *pattern);
 
 // Whether PostgreSQL too says that `connection`, authenticated as `role`, is one for

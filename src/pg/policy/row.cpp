@@ -196,8 +196,7 @@ struct RowReader
 			copy_text(column, value + 1, to, pattern_bytes, "A regular expression");
 			if (!failed)
 				if (const char *reason = regex_problem(to))
-					fail(column,
-					     psprintf("The regular expression is invalid: %s.", reason));
+					fail(column, reason);
 			return PatternKind::regex;
 		}
 		if (groups && value[0] == '+')

@@ -1,0 +1,135 @@
+#include "model/regex_size.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+namespace guard
+{
+namespace
+{
+
+constexpr std::uint64_t most = UINT32_MAX;
+
+std::uint64_t product(std::uint64_t a, std::uint64_t b) noexcept
+{
+	return std::min(a * b, most);
+}
+
+bool is_digit(char c) noexcept
+{
+	return c >= '0' && c <= '9';
+}
+
+// The greatest number of a bound, which follows its "{"; at least 1.
+std::uint64_t greatest_number(const char *p) noexcept
+{
+	std::uint64_t greatest = 1;
+	for (std::uint64_t number = 0; is_digit(*p) || *p == ','; ++p)
+	{
+		number = is_digit(*p) ? std::min(number * 10 + (*p - '0'), most) : 0;
+		greatest = std::max(greatest, number);
+	}
+	return greatest;
+}
+
+// After the "]" that ends the bracket expression which begins at p.
+const char *after_bracket(const char *p) noexcept
+{
+	++p;
+	if (*p == '^')
+		++p;
+	if (*p == ']')
+		++p;
+	while (*p != '\0' && *p != ']')
+	{
+		// [:class:], [.element.], [=class=]
+		if (*p == '[' && (p[1] == ':' || p[1] == '.' || p[1] == '='))
+		{
+			const char kind = p[1];
+			p += 2;
+			while (*p != '\0' && !(*p == kind && p[1] == ']'))
+				++p;
+			p += *p != '\0' ? 2 : 0;
+		}
+		else
+			p += *p == '\\' && p[1] != '\0' ? 2 : 1;
+	}
+	return *p == ']' ? p + 1 : p;
+}
+
+// Sizes of the group that is being read and of those around it.
+struct Groups
+{
+	// A pattern has at most 255 bytes.  Deeper nesting is counted in the innermost.
+	std::array<std::uint64_t, 256> size{};
+	std::size_t depth = 0;
+	std::uint64_t last_atom = 0;
+
+	void add(std::uint64_t atom) noexcept
+	{
+		last_atom = atom;
+		size[depth] = std::min(size[depth] + atom, most);
+	}
+	void open() noexcept
+	{
+		if (depth + 1 < size.size())
+			size[++depth] = 0;
+	}
+	void close() noexcept
+	{
+		if (depth == 0)
+			return;
+		const std::uint64_t group = std::max<std::uint64_t>(size[depth], 1);
+		--depth;
+		add(group);
+	}
+	void repeat(std::uint64_t times) noexcept
+	{
+		const std::uint64_t repeated = product(last_atom, times);
+		size[depth] = std::min(size[depth] - last_atom + repeated, most);
+		last_atom = repeated;
+	}
+};
+
+} // namespace
+
+std::uint32_t regex_size(const char *pattern) noexcept
+{
+	Groups groups;
+	for (const char *p = pattern; *p != '\0';)
+		switch (*p)
+		{
+		case '(':
+			groups.open();
+			++p;
+			break;
+		case ')':
+			groups.close();
+			++p;
+			break;
+		case '[':
+			p = after_bracket(p);
+			groups.add(1);
+			break;
+		case '{':
+			groups.repeat(greatest_number(p + 1));
+			++p;
+			while (*p != '\0' && *p != '}')
+				++p;
+			p += *p != '\0';
+			break;
+		case '\\':
+			p += p[1] != '\0' ? 2 : 1;
+			groups.add(1);
+			break;
+		default:
+			groups.add(1);
+			++p;
+		}
+	while (groups.depth > 0)
+		groups.close();
+	return static_cast<std::uint32_t>(groups.size[0]);
+}
+
+} // namespace guard

@@ -1,0 +1,59 @@
+#include "model/regex_size.hpp"
+
+#include <string>
+
+#include <gtest/gtest.h>
+
+using namespace guard;
+
+namespace
+{
+
+TEST(RegexSize, CountsCharactersBracketsAndEscapes)
+{
+	EXPECT_EQ(regex_size(""), 0u);
+	EXPECT_EQ(regex_size("abc"), 3u);
+	EXPECT_EQ(regex_size("[a-z0-9_]b\\d"), 3u);
+	EXPECT_EQ(regex_size("[]a]b"), 2u);
+	EXPECT_EQ(regex_size("[^]a]b"), 2u);
+	EXPECT_EQ(regex_size("[[:alpha:]_]b"), 2u);
+	EXPECT_EQ(regex_size("[\\]]b"), 2u);
+	EXPECT_EQ(regex_size("\\{3\\}"), 3u);
+}
+
+TEST(RegexSize, MultipliesByBounds)
+{
+	EXPECT_EQ(regex_size("a{3}"), 3u);
+	EXPECT_EQ(regex_size("a{1,40}"), 40u);
+	EXPECT_EQ(regex_size("a{40,}"), 40u);
+	EXPECT_EQ(regex_size("ba{1,40}c"), 42u);
+	EXPECT_EQ(regex_size("(ab){10}"), 20u);
+	EXPECT_EQ(regex_size("a{2}{3}"), 6u);
+	EXPECT_EQ(regex_size("[{9}]"), 1u);
+}
+
+TEST(RegexSize, MultipliesNestedBounds)
+{
+	EXPECT_EQ(regex_size("((a{1,40}){1,40}){1,40}x"), 64001u);
+	EXPECT_EQ(regex_size("(?:(?:a{255}){255}){255}") > 16000000u, true);
+	EXPECT_EQ(regex_size("(a{2}|b{3}){4}"), 24u); // with the "|"
+}
+
+TEST(RegexSize, DoesNotOverflow)
+{
+	std::string pattern(60, '(');
+	pattern += "a";
+	for (int i = 0; i < 60; ++i)
+		pattern += "{99999999999999999999})";
+	EXPECT_EQ(regex_size(pattern.c_str()), UINT32_MAX);
+}
+
+TEST(RegexSize, ReadsInvalidPatternsToTheirEnd)
+{
+	for (const char *pattern : {"(", ")", "[", "[^", "[[:", "[[:a", "{", "a{", "a{9",
+	                            "\\", "(((", "a{,", "[\\", "))((", "[a-"})
+		EXPECT_LE(regex_size(pattern), 9u) << pattern;
+	EXPECT_LE(regex_size(std::string(1000, '(').c_str()), 1000u);
+}
+
+} // namespace

@@ -11,8 +11,8 @@
 
 extern "C"
 {
-	// From 18 on the macro leaves fields out, which clang tells of even in a system
-	// header's macro.
+	// From 18 on the macro leaves out fields, of which clang warns even though the macro
+	// is in a system header.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 	PG_MODULE_MAGIC;

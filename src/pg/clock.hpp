@@ -1,4 +1,4 @@
-// The clock of everything that the guard measures between two moments: it cannot be set.
+// The clock by which the guard measures intervals.  Setting the time does not change it.
 #pragma once
 
 #include <cstdint>

@@ -144,7 +144,8 @@ inline LocalPgBackendStatus *local_backend_status(int i)
 }
 
 // What PostgreSQL publishes of its backends, MaxBackends entries by backend number.  The
-// array itself is static in backend_status.c, but everybody knows his own entry.
+// array itself is static in backend_status.c, but each process has a pointer to its own
+// entry.
 inline const PgBackendStatus *backend_statuses()
 {
 	return MyBEEntry - my_backend_number();

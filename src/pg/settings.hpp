@@ -1,4 +1,4 @@
-// The guard's own settings (keepalive_guard.*), see doc and DESIGN "Settings".
+// The guard's own settings, keepalive_guard.* (doc/operations.md).
 #pragma once
 
 namespace guard::pg

@@ -1,4 +1,4 @@
-// Where the guard meets a new connection.
+// The authentication hook, in which a session of the guard begins.
 #pragma once
 
 namespace guard::pg

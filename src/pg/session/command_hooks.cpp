@@ -31,7 +31,7 @@ inline void synchronize()
 		return;
 	synchronize_settings();
 
-	// start_xact_command() came too early for the new interval.
+	// start_xact_command() has run before the new interval was known.
 	if (client_connection_check_interval > 0 && MyProcPort != nullptr &&
 	    !get_timeout_active(CLIENT_CONNECTION_CHECK_TIMEOUT))
 		enable_timeout_after(CLIENT_CONNECTION_CHECK_TIMEOUT,

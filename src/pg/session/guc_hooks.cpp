@@ -24,9 +24,8 @@ namespace guard::pg
 namespace
 {
 
-// What a check hook attaches to a value that was chosen in a place above the
-// policy's; it goes where the value goes (GUC "extra": onto the stack, into the
-// reset value).
+// What a check hook attaches to a value whose source is above that of a policy's value.
+// PostgreSQL keeps it with the value (GUC "extra"): on the stack and in the reset value.
 struct Extra
 {
 	std::int32_t native; // as asked for, before the policy changed it
@@ -37,20 +36,20 @@ struct NativeSetting
 {
 	// nullptr for client_check, which no socket has.
 	int (*set_option)(int fd, int value) noexcept; // in the kernel
-	int Port::*remembered; // what it has, 0 for the default, as the Port remembers it
+	int Port::*remembered; // the Port's copy of the kernel's value; 0: the default
 
 	GucIntCheckHook check = nullptr; // PostgreSQL's own hooks
 	GucIntAssignHook assign = nullptr;
 
-	// The default comes from our own apply_native_settings().
+	// The default was set by apply_native_settings().
 	bool default_is_ours = false;
 	// ALTER ROLE ALL SET gave a default: it has the same source as ours.
 	bool default_is_role_all = false;
 
-	// What was assigned last.  Kept here because PostgreSQL changes the record only
-	// after the assign hook has returned, and an update may come in between.
+	// The value that was assigned last.  PostgreSQL changes the record only after the
+	// assign hook has returned, and the update signal may arrive before that.
 	volatile std::int32_t assigned = 0;
-	volatile bool chosen = false; // in a place above the policy's
+	volatile bool chosen = false; // by a source above that of a policy's value
 	volatile bool may_override = false;
 };
 
@@ -62,7 +61,7 @@ NativeSetting settings[setting_count] = {
 	{nullptr, nullptr},
 };
 
-// apply_native_settings() is at work: the hooks let everything pass.
+// apply_native_settings() is running: the hooks accept every value.
 bool applying = false;
 
 NativeSetting &native(Setting setting)
@@ -70,8 +69,8 @@ NativeSetting &native(Setting setting)
 	return settings[static_cast<int>(setting)];
 }
 
-// Where enforcement depends on them; read when somebody first chooses a value, because a
-// signal handler cannot read them.
+// The kernel's limits, on which detection times depend.  Read when a value is chosen,
+// because a signal handler cannot read files.
 KernelLimits limits;
 
 void note_assigned(NativeSetting &n, std::int32_t value, const void *extra)
@@ -92,7 +91,7 @@ Choices choices_made()
 	return choices;
 }
 
-// What stands without any choice.
+// The values without any choice.
 Basis basis_of(const Wanted &wanted)
 {
 	Basis basis = {};
@@ -159,7 +158,7 @@ bool is_honoured(int chosen, const Choices &choices, const SettingValues &before
 	return true;
 }
 
-// Why a value is refused: the policy, and a detail.  In memory that the next call uses.
+// Why a value is refused.  `detail` is valid until the next call.
 struct Refusal
 {
 	const char *policy;
@@ -202,8 +201,8 @@ Refusal refusal_of(Setting setting, const SettingValues &values, const Wanted &w
 	return {wanted.source_of(first_enforced_item(policy)), detail};
 }
 
-// Never raises an error: what is refused returns false, and what must not be refused,
-// because it would keep a client from connecting, is changed.
+// Never raises an error: returns false for a value that is refused, and changes a value
+// that comes with the connection, because refusing it would refuse the connection.
 bool enforce(Setting setting, int *value, void **extra, GucSource source)
 {
 	if (my_slot == nullptr || applying)
@@ -280,16 +279,15 @@ void apply_to_socket(Setting setting, std::int32_t value, Port *port)
 		return;
 	}
 
-	// SHOW reads what the Port remembers, and pq_set...() does nothing if it finds the
-	// value there.
+	// SHOW reads the Port's copy, and pq_set...() does nothing if the copy has the value.
 	std::int32_t kernel_value = resolved(setting, value);
 	if (resolved(setting, port->*n.remembered) != kernel_value &&
 	    n.set_option(port->sock, kernel_value) == 0)
 		port->*n.remembered = kernel_value;
 }
 
-// A value from the stack or the reset value may be older than the policies, and what one
-// setting becomes decides what others may be.
+// A value from the stack or the reset value may be older than the policies.  And the
+// value of one setting can decide which values others may have.
 void assign(Setting setting, std::int32_t value, void *extra, const Wanted &wanted)
 {
 	NativeSetting &n = native(setting);
@@ -308,7 +306,7 @@ void assign(Setting setting, std::int32_t value, void *extra, const Wanted &want
 	if (governed == value)
 		return;
 	synchronization_needed = true;
-	// The kernel has what is expected; but this variable will not have it.
+	// The kernel has the expected value; the variable does not get it.
 	if (is_check)
 		request_resignal();
 }
@@ -330,7 +328,7 @@ template <Setting setting> void assign_hook(int value, void *extra)
 		assign(setting, value, extra, wanted);
 	else
 	{
-		// The worker is writing, and signals when it is done.
+		// The worker is writing; it sends the signal afterwards.
 		note_assigned(n, value, extra);
 		if (n.assign != nullptr)
 			n.assign(value, extra);
@@ -349,9 +347,9 @@ template <Setting setting> void wrap()
 	n.assigned = *record->variable;
 }
 
-// Back to the value and source of postgresql.conf.  SET's machinery has no way to
-// lower a source, so the record is changed, as ProcessConfigFile() does it for a line
-// that has gone.
+// Returns to the value and source of postgresql.conf.  SetConfigOption() cannot lower a
+// source, so this changes the record, as ProcessConfigFile() does for a line that was
+// removed.
 void release_default(Setting setting)
 {
 	ConfiguredValues configured;
@@ -392,7 +390,7 @@ void apply_native_setting(Setting setting, const Wanted &wanted)
 	else if (n.default_is_ours)
 		release_default(setting);
 
-	// What RESET would bring back.
+	// The value to which RESET returns.
 	const SettingRecord &record = setting_record(setting);
 	if (const auto *choice =
 	        static_cast<const Extra *>(*compat::reset_extra(record.generic)))
@@ -420,9 +418,10 @@ bool wrap_native_settings()
 
 void remember_system_defaults(Port *port)
 {
-	// Where postgresql.conf has set something, the Port knows the default from before;
-	// else the kernel still has it, and the Port is told: it asks the kernel when it
-	// first sets an option, and by then apply_to_socket() may have changed it.
+	// Where postgresql.conf has set an option, the Port has the default from before that.
+	// Otherwise the kernel still has the default, and it is stored in the Port: the Port
+	// asks the kernel when it first sets an option, and apply_to_socket() may have
+	// changed the option by then.
 	Options now = {};
 	read_options(port->sock, now);
 	if (port->default_keepalives_idle <= 0)

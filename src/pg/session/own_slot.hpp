@@ -29,7 +29,7 @@ void publish_own(const Wanted &wanted, const SettingValues &expected,
 // Has the worker send the update signal again.  Async-signal-safe.
 void request_resignal();
 
-// Keep the update signal away and let it in again; not to be nested.
+// Block and unblock the update signal.  Calls cannot be nested.
 void hold_updates();
 void release_updates();
 

@@ -39,7 +39,7 @@ void apply_keepalive(const Wanted &wanted)
 		set_keepalive(MyProcPort->sock, on);
 }
 
-// Brings everything into the kernel that is not there.  Async-signal-safe.
+// Brings all values into force that are not.  Async-signal-safe.
 void apply_all_to_socket(const Wanted &wanted)
 {
 	apply_keepalive(wanted);
@@ -47,14 +47,14 @@ void apply_all_to_socket(const Wanted &wanted)
 	apply_to_socket(effective_values(wanted), MyProcPort);
 }
 
-// The worker has new settings for this session, which may be anywhere in the code.  Only
-// system calls that are async-signal-safe, and plain memory.
+// The worker has new settings for this session, which may be anywhere in the code: only
+// async-signal-safe system calls and plain memory are allowed here.
 void on_update_signal(int)
 {
 	int saved_errno = errno;
 	Wanted wanted;
 
-	// If the worker is writing again, it will signal again.
+	// If the worker is writing, it sends another signal afterwards.
 	if (my_slot != nullptr && my_slot->wanted.read(wanted))
 	{
 		apply_all_to_socket(wanted);
@@ -65,8 +65,8 @@ void on_update_signal(int)
 	errno = saved_errno;
 }
 
-// A real-time signal that nobody in this process has claimed; 0 if there is none.
-// C libraries take theirs from below SIGRTMIN, so the search starts at the top.
+// Finds a real-time signal that nothing in this process uses; 0 if there is none.  The
+// search starts at the top because C libraries use the lowest ones.
 int install_update_signal()
 {
 	for (int number = SIGRTMAX; number >= SIGRTMIN; number--)
@@ -102,8 +102,8 @@ void record_session(int, Datum)
 	           MyProcPort);
 }
 
-// Comes after all that might go wrong in other callbacks: a slot that outlived its
-// process would have the worker signal whoever gets the pid next.
+// Runs after all other callbacks, whatever errors they raise: if the slot stayed in use
+// after the end of its process, the worker would signal the next process with that pid.
 void release_slot(int, Datum)
 {
 	if (my_slot == nullptr)
@@ -117,8 +117,8 @@ void release_slot(int, Datum)
 	SpinLockRelease(&slot->handover);
 }
 
-// Runs `work` so that an error in it is logged and not raised: the connection must
-// not suffer.  False after an error.
+// Runs `work`; an error in it is logged and not raised, because it must not end the
+// connection.  False after an error.
 template <typename Work> bool fail_open(Work work)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -228,8 +228,8 @@ void begin_session(Port *port)
 	my_slot->wanted.write(wanted);
 	synchronize_settings();
 
-	// The worker passes over slots that are not in use yet; it may have passed this
-	// one with newer policies, or with keepalive_guard.enabled as it is now.
+	// The worker skips slots that are not in use.  It may have skipped this one while it
+	// distributed newer policies or another value of keepalive_guard.enabled.
 	pg_memory_barrier();
 	if (generation != pg_atomic_read_u64(&shared->generation) ||
 	    enabled != pg_atomic_read_u32(&shared->enabled))

@@ -13,12 +13,13 @@ namespace guard::pg
 {
 
 // Claims a slot for this backend, finds its policy and brings it into force.  For
-// an authenticated connection, in the transaction in which it was authenticated.
-// Never raises an error.
+// an authenticated connection, in the transaction in which it was authenticated.  An
+// error in matching policies is logged; other errors can only be those of
+// SetConfigOption(), out of memory for one.
 void begin_session(Port *port);
 
-// Brings what the worker wants into force in PostgreSQL's settings, if that has
-// changed.  Outside of signal handlers only.
+// Brings this session's settings, if the worker has changed them, into force in
+// PostgreSQL's SET machinery.  May raise an error; not for signal handlers.
 void synchronize_settings();
 
 } // namespace guard::pg

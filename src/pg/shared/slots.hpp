@@ -32,13 +32,13 @@ enum class Transport : std::uint8_t
 // What a session is and has: written by its backend only.
 struct Session
 {
-	std::int32_t pid;           // 0: the slot is free
-	std::int64_t started;       // MyStartTimestamp, tells a reused pid
+	std::int32_t pid;     // 0: the slot is free
+	std::int64_t started; // MyStartTimestamp: tells sessions with the same pid apart
 	char role_name[name_bytes]; // as authenticated
 	char database[name_bytes];  // as connected; "" for a physical walsender
 	BackendKind kind;
 	Transport transport;
-	std::uint8_t update_signal;  // 0: this backend does not listen for updates
+	std::uint8_t update_signal;  // 0: this backend has no handler for updates
 	SocketId socket;             // TCP only
 	std::uint32_t applied;       // Wanted::version that is in force
 	bool keepalive;              // SO_KEEPALIVE
@@ -57,9 +57,9 @@ enum class WatcherVerdict : std::uint8_t
 	stall_timeout,
 };
 
-// What the watcher (watcher.hpp) has seen of a session's peer: written by the worker
-// only.  It outlives its session: it counts only where pid and started are the
-// session's.  Times are of CLOCK_MONOTONIC, in ms; 0: not so.
+// What the watcher (watcher.hpp) has seen of a session's client: written by the worker
+// only.  It stays after the end of its session, and is valid only where pid and started
+// are those of the session.  Times are of CLOCK_MONOTONIC, in ms; 0: none.
 struct PeerObservation
 {
 	std::int32_t pid;
@@ -82,8 +82,7 @@ struct alignas(64) Slot
 };
 static_assert(sizeof(Slot) <= 1280);
 
-// Whether the slot is still that session's: whose it is does not change while it is in
-// use.
+// Whether the slot is still that session's.  It has no other owner until it is freed.
 bool belongs_to(const Slot &slot, const Session &session);
 
 // Whether the watcher has to look at this session's socket.

@@ -11,11 +11,11 @@
 namespace guard::pg
 {
 
-// Those of this process's network namespace, read anew: two small files.
+// The limits of this process's network namespace.  Reads two small files.
 KernelLimits kernel_limits();
 
 // A socket that was found and whose tcp_info was received.  `observation` may be of the
-// slot's last session: it then counts for nothing.
+// slot's last session; it is then ignored.
 ConnectionSnapshot snapshot_of(const SocketFacts &facts, const Session &session,
                                const PeerObservation &observation);
 

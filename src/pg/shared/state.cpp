@@ -115,7 +115,7 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t e
 	shared->disabled_count = count - enabled;
 	pg_atomic_fetch_add_u64(&shared->generation, 1);
 	LWLockRelease(shared->policy_lock);
-	// A standby reads the table without having been asked.
+	// A standby reads the table without a request.
 	pg_atomic_write_u32(&shared->attention, 1);
 	keep_policies(state, request);
 }

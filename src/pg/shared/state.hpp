@@ -18,11 +18,11 @@ namespace guard::pg
 // How the last reading of the policy table ended.
 enum class PolicyState : std::uint32_t
 {
-	not_read,      // the worker has not got there yet
+	not_read,      // the table has not been read yet
 	no_database,   // keepalive_guard.database does not exist
 	no_extension,  // ... has no extension keepalive_guard
 	no_room,       // more policies than keepalive_guard.max_policies
-	unreadable,    // the table is not what it should be
+	unreadable,    // the table does not have the expected columns
 	reader_failed, // the policy reader ends before it has read the table
 	compiled,
 };
@@ -33,7 +33,7 @@ struct Shared
 	pg_atomic_uint32 policy_state; // PolicyState
 	pg_atomic_uint64 generation;   // of the compiled policies; grows under policy_lock
 
-	// Requests are numbered; a stage is up to date when it has caught up.
+	// Requests are numbered.  A stage is up to date if it has the number of the last one.
 	pg_atomic_uint64 requested;   // a change was committed, or re-reading asked for
 	pg_atomic_uint64 compiled;    // ... the table was read after that request
 	pg_atomic_uint64 distributed; // ... and every slot was matched again
@@ -51,7 +51,7 @@ struct Shared
 	std::uint32_t rows_skipped; // invalid rows at the last compilation
 
 	std::uint32_t policy_count;   // those that are matched
-	std::uint32_t disabled_count; // those behind them
+	std::uint32_t disabled_count; // those after them
 	std::uint32_t policy_room;
 	std::uint32_t slot_count;
 };

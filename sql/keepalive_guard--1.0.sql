@@ -68,26 +68,34 @@ COMMENT ON COLUMN @extschema@.keepalive_policy.final IS
 COMMENT ON COLUMN @extschema@.keepalive_policy.log_only IS
 	'true: dead_after and stall_timeout of this policy end nothing; the guard logs, records and counts what they would have ended';
 COMMENT ON COLUMN @extschema@.keepalive_policy.enabled IS
-	'false: the policy is not there';
+	'false: the policy is ignored';
 COMMENT ON COLUMN @extschema@.keepalive_policy.comment IS
-	'for people';
+	'free-form comment';
 
 CREATE FUNCTION @extschema@.keepalive_policy_guard() RETURNS trigger
 	LANGUAGE C
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_policy_guard() IS
-	'refuses invalid policies and tells the worker of committed changes';
+	'trigger of keepalive_policy only: refuses invalid policies and tells the worker of committed changes';
+
+REVOKE ALL ON FUNCTION @extschema@.keepalive_policy_guard() FROM PUBLIC;
 
 CREATE TRIGGER keepalive_policy_guard
 	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.keepalive_policy
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.keepalive_policy_guard();
+CREATE TRIGGER keepalive_policy_guard_count
+	AFTER INSERT OR UPDATE OR DELETE ON @extschema@.keepalive_policy
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.keepalive_policy_guard();
 CREATE TRIGGER keepalive_policy_guard_truncate
 	BEFORE TRUNCATE ON @extschema@.keepalive_policy
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.keepalive_policy_guard();
 ALTER TABLE @extschema@.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
+ALTER TABLE @extschema@.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_count;
 ALTER TABLE @extschema@.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;
 COMMENT ON TRIGGER keepalive_policy_guard ON @extschema@.keepalive_policy IS
 	'refuses invalid policies and tells the worker of committed changes';
+COMMENT ON TRIGGER keepalive_policy_guard_count ON @extschema@.keepalive_policy IS
+	'counts the changed rows for the server log';
 COMMENT ON TRIGGER keepalive_policy_guard_truncate ON @extschema@.keepalive_policy IS
 	'tells the worker of committed changes';
 
@@ -740,11 +748,11 @@ finding (severity, subject, problem, hint) AS (
 	WHERE skipped > 0 AND here AND keepalive_policy.enabled AND name NOT IN (SELECT policy FROM rule)
 	UNION ALL
 	SELECT 'warning', 'keepalive_policy',
-		'its trigger does not always fire: changes may be invalid, or not reach the sessions',
+		'its trigger does not always fire: changes are not checked, or reach the sessions a second later',
 		format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', tgrelid::regclass, tgname)
 	FROM pg_trigger
 	WHERE tgrelid = '@extschema@.keepalive_policy'::regclass AND NOT tgisinternal AND tgenabled <> 'A'
-		AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_truncate')
+		AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_count', 'keepalive_policy_guard_truncate')
 	UNION ALL
 	SELECT 'warning', format('database "%s"', current_database()),
 		format('the policies in this database are without effect: keepalive_guard.database is "%s"',
@@ -947,10 +955,11 @@ CREATE FUNCTION @extschema@.keepalive_apply(
 	OUT applied bigint,
 	OUT overridden bigint,
 	OUT failed bigint,
-	OUT pending bigint)
+	OUT pending bigint,
+	OUT without_policy bigint)
 	RETURNS record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_apply(interval) IS
-	're-reads the policies, applies them to every session, and waits for the sessions to confirm';
+	'reads the policies again, applies them to every session, and waits for the sessions to confirm';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_apply(interval) FROM PUBLIC;

@@ -56,8 +56,9 @@ SELECT results_eq(
 		FROM pg_trigger WHERE tgrelid = 'keepalive_policy'::regclass ORDER BY tgname$$,
 	$$VALUES
 		('keepalive_policy_guard', 'A', 'CREATE TRIGGER keepalive_policy_guard BEFORE INSERT OR DELETE OR UPDATE ON public.keepalive_policy FOR EACH ROW EXECUTE FUNCTION keepalive_policy_guard()'),
+		('keepalive_policy_guard_count', 'A', 'CREATE TRIGGER keepalive_policy_guard_count AFTER INSERT OR DELETE OR UPDATE ON public.keepalive_policy FOR EACH ROW EXECUTE FUNCTION keepalive_policy_guard()'),
 		('keepalive_policy_guard_truncate', 'A', 'CREATE TRIGGER keepalive_policy_guard_truncate BEFORE TRUNCATE ON public.keepalive_policy FOR EACH STATEMENT EXECUTE FUNCTION keepalive_policy_guard()')$$,
-	'the triggers for rows and for TRUNCATE are ENABLE ALWAYS');
+	'all triggers are ENABLE ALWAYS');
 
 SET LOCAL session_replication_role = replica;
 SELECT throws_ok(

@@ -23,8 +23,8 @@ CREATE TEMP TABLE expected (
 	allowed text DEFAULT 'public'
 );
 
-INSERT INTO expected (name, arguments, columns, parallel, strict) VALUES
-	('keepalive_policy_guard', '', 'trigger', 'unsafe', false);
+INSERT INTO expected (name, arguments, columns, parallel, strict, allowed) VALUES
+	('keepalive_policy_guard', '', 'trigger', 'unsafe', false, 'superuser');
 
 INSERT INTO expected (name, arguments, columns) VALUES
 	('keepalive_status', '',
@@ -63,7 +63,7 @@ INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_apply', 'timeout interval DEFAULT ''00:00:05''::interval',
-		'sessions bigint, applied bigint, overridden bigint, failed bigint, pending bigint',
+		'sessions bigint, applied bigint, overridden bigint, failed bigint, pending bigint, without_policy bigint',
 		'superuser'),
 	('keepalive_stats_reset', '', 'void', 'superuser');
 

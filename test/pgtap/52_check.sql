@@ -136,7 +136,7 @@ SELECT matches(problem, '^a dead peer is found this late: 02:[0-9:.]+ while the 
 FROM found WHERE step = 'slow' AND severity = 'warning';
 SELECT results_eq($$EXECUTE findings('invalid')$$, $$VALUES
 	('error', 'policy "p"', 'not in force: something in it is invalid'),
-	('warning', 'keepalive_policy', 'its trigger does not always fire: changes may be invalid, or not reach the sessions')$$,
+	('warning', 'keepalive_policy', 'its trigger does not always fire: changes are not checked, or reach the sessions a second later')$$,
 	'invalid: both problems are found');
 
 SELECT is_empty(

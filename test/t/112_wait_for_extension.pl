@@ -81,7 +81,7 @@ kernel_has($node->session, { idle => 21 }, 'a policy of the new extension is in 
 # --- another table of the same name --------------------------------------------------
 
 $node->safe_psql('guarded', <<'END');
-CREATE TABLE public.keepalive_policy (LIKE "Odd".keepalive_policy);
+CREATE TABLE public.keepalive_policy (LIKE "Odd".keepalive_policy INCLUDING DEFAULTS);
 INSERT INTO public.keepalive_policy (name, priority, enforcement, enabled, tcp_keepalives_idle)
 	VALUES ('impostor', -1, 'default', true, '66s');
 END

@@ -102,7 +102,7 @@ is(scalar processes($primary, 'worker'), 1, 'one worker runs');
 
 $locker = $primary->unix_session;
 $locker->query('BEGIN; ALTER DATABASE guarded RENAME TO elsewhere');
-$primary->safe_psql('postgres', 'CREATE ROLE reason_to_read');
+$primary->safe_psql('postgres', 'CREATE DATABASE third_reason');
 survives_restarts($primary, 'database locked');
 $locker->query('ROLLBACK');
 $primary->safe_psql('guarded', q{UPDATE keepalive_policy SET tcp_keepalives_idle = '23s'});

@@ -29,21 +29,26 @@ my @invalid = (
 	[ enforcement => "'sometimes'", ]);
 
 my $log = $node->log_end;
-$node->safe_psql('postgres', 'ALTER TABLE keepalive_policy DISABLE TRIGGER ALL');
+my $editor = $node->session;
+$editor->query('BEGIN; ALTER TABLE keepalive_policy DISABLE TRIGGER ALL');
 foreach my $i (0 .. $#invalid)
 {
 	my ($column, $value) = @{ $invalid[$i] };
-	$node->safe_psql('postgres',
+	$editor->query(
 		"INSERT INTO keepalive_policy (name, priority, $column) VALUES ('bad $i', -1, $value)");
 }
 my $long = 'n' x 64;
-$node->safe_psql('postgres',
+$editor->query(
 	"INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle) VALUES ('$long', -1, '1 s')");
-$node->safe_psql('postgres', <<'END');
+$editor->query(<<'END');
 ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard;
+ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_count;
 ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard_truncate;
 INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('good', '21 s');
+COMMIT
 END
+$editor->query(q{UPDATE keepalive_policy SET priority = 99 WHERE name = 'good'});
+$node->wait_for_policies;
 
 ok(defined wait_for_kernel($session, { idle => 21 }, 10), 'a valid policy is in force beside invalid rows');
 kernel_has($node->session, { idle => 21 }, 'a valid policy is in force in new sessions');

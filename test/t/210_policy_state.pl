@@ -170,10 +170,10 @@ my $counts = $watcher->query(q{SELECT * FROM keepalive_apply('400ms')})->[0];
 my $took = time - $start;
 cmp_ok($took, '>=', 0.4, 'keepalive_apply() waits for a stopped backend until its timeout');
 cmp_ok($took, '<', 1.5, 'keepalive_apply() does not wait longer than its timeout');
-is(join(' ', @$counts), '9 3 2 0 1', 'keepalive_apply() counts the stopped backend as pending');
+is(join(' ', @$counts), '9 3 2 0 1 3', 'keepalive_apply() counts the stopped backend as pending');
 kill 'CONT', $app->pid;
 ok(defined seconds_until(1, sub { state_of($app) eq 'applied 70/10/9/30000' }), 'the backend confirms the change once it runs again');
-is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '9 4 2 0 0', 'keepalive_apply() counts no pending session');
+is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '9 4 2 0 0 3', 'keepalive_apply() counts no pending session');
 
 $admin->query("UPDATE keepalive_policy SET enabled = false WHERE name = 'app'");
 $node->wait_for_policies;
@@ -195,7 +195,7 @@ is(state_of($locked), 'applied 61/75/9/0', 'policy_state of another policy is ap
 $app->query('SET tcp_keepalives_idle = 5');
 is(state_of($app), 'failed 5/10/9/0', 'policy_state is failed when a value is refused and another overridden');
 $app->query('RESET tcp_keepalives_idle');
-is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '4 1 0 1 0',
+is(join(' ', @{ $watcher->query('SELECT * FROM keepalive_apply()')->[0] }), '4 1 0 1 0 2',
 	'keepalive_apply() counts the failed session');
 
 $locked->send('SELECT pg_sleep(60)');

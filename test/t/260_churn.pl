@@ -81,7 +81,7 @@ append_to_file("$directory/sets.sql",
 append_to_file("$directory/checks.sql", <<'END');
 SELECT 1 / count(*) FROM keepalive_status()
 WHERE pid = pg_backend_pid()
-AND (policy = 'first' OR policy = session_user AND (policy_state = 'pending' OR policy_state = 'applied'
+AND (policies[1] = 'first' OR policies[1] = session_user AND (policy_state = 'pending' OR policy_state = 'applied'
 	AND tcp_keepalives_idle = tcp_keepalives_interval AND tcp_keepalives_idle = tcp_user_timeout
 	AND tcp_keepalives_count = extract(epoch FROM tcp_keepalives_idle)::int % 100 + 1));
 END
@@ -150,7 +150,7 @@ foreach my $output (map { $$_ } @outputs)
 cmp_ok($connections / SECONDS, '>', 50,
 	sprintf 'the test makes enough connections (%.0f per second)', $connections / SECONDS);
 
-is(join(' ', @{ $admin->query('SELECT * FROM keepalive_apply()')->[0] }), '12 10 0 0 0', 'keepalive_apply() counts only the sessions that are connected');
+is(join(' ', @{ $admin->query('SELECT * FROM keepalive_apply()')->[0] }), '12 10 0 0 0 2', 'keepalive_apply() counts only the sessions that are connected');
 my @burst;
 eval { push @burst, $node->session(user => 'strict') while @burst < 200 };
 like($@, qr/^FATAL: 53300/, 'connections are refused only at max_connections');

@@ -74,9 +74,7 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 		row.add(BoolGetDatum(pg_atomic_read_u32(&shared->enabled) != 0));
 		row.add_text(state_name(
 			static_cast<PolicyState>(pg_atomic_read_u32(&shared->policy_state))));
-		// In this order, or a request in between would count.
-		std::uint64_t requested = pg_atomic_read_u64(&shared->requested);
-		row.add(BoolGetDatum(pg_atomic_read_u64(&shared->distributed) >= requested));
+		row.add(BoolGetDatum(policies_distributed()));
 		row.add(Int32GetDatum(shared->rows_skipped));
 		row.add(Int32GetDatum(shared->policy_count));
 	}

@@ -5,14 +5,6 @@
 namespace guard::pg
 {
 
-bool policies_distributed()
-{
-	bool distributed = pg_atomic_read_u64(&shared->distributed) >=
-	                   pg_atomic_read_u64(&shared->requested);
-	pg_read_barrier();
-	return distributed;
-}
-
 SessionState session_state(const Session &session, const Wanted &wanted, bool distributed)
 {
 	if (!wanted.governed() && session.applied == wanted.version)

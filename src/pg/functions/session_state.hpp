@@ -15,10 +15,6 @@ enum class SessionState
 	pending,    // the session has not confirmed yet, or policies are still being read
 };
 
-// Whether every slot wants what was committed before.  To be asked before a slot is
-// read: asked later, it may be true of a change that came after the copy.
-bool policies_distributed();
-
 // Of copies from a slot; `distributed` is policies_distributed() from before they were
 // taken.
 SessionState session_state(const Session &session, const Wanted &wanted,

@@ -7,6 +7,7 @@
 #include "pg/policy/row.hpp"
 
 #include <algorithm>
+#include <climits>
 
 extern "C"
 {
@@ -17,7 +18,11 @@ extern "C"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
 #include "commands/extension.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -72,6 +77,25 @@ Oid policy_table()
 	return table;
 }
 
+bool trigger_always_fires(Relation table)
+{
+	constexpr int all = TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE |
+	                    TRIGGER_TYPE_TRUNCATE;
+	const Oid extension = getExtensionOfObject(RelationRelationId, table->rd_id);
+	// A copy, because the relation's own does not outlive a look at another catalog.
+	const TriggerDesc *triggers = CopyTriggerDesc(table->trigdesc);
+	int covered = 0;
+	for (int i = 0; triggers != nullptr && i < triggers->numtriggers; i++)
+	{
+		const Trigger &trigger = triggers->triggers[i];
+		if (trigger.tgenabled == TRIGGER_FIRES_ALWAYS && trigger.tgqual == nullptr &&
+		    TRIGGER_FOR_BEFORE(trigger.tgtype) &&
+		    getExtensionOfObject(ProcedureRelationId, trigger.tgfoid) == extension)
+			covered |= trigger.tgtype;
+	}
+	return (covered & all) == all;
+}
+
 bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
                        PolicyList *list)
 {
@@ -83,6 +107,7 @@ bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
 		        (errmsg("keepalive_guard: keepalive_policy has no column \"%s\" of the "
 		                "expected type",
 		                missing)));
+		list->problems = string_hash(missing, NAMEDATALEN);
 		return false;
 	}
 
@@ -107,6 +132,9 @@ bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
 			// Only by hands that kept the table's trigger from running.
 			report_skipped(problem_level, row.policy.name, problem);
 			list->skipped++;
+			list->problems = hash_combine(
+				list->problems, hash_combine(string_hash(row.policy.name, name_bytes),
+			                                 string_hash(problem.value, INT_MAX)));
 		}
 		else
 		{

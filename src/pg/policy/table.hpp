@@ -22,9 +22,10 @@ struct PolicyList
 {
 	Rule *rules;
 	Policy *policies;
-	std::uint32_t count;   // may be more than there was room for
-	std::uint32_t enabled; // of those
-	std::uint32_t skipped; // invalid rows, which are not in the list
+	std::uint32_t count;    // may be more than there was room for
+	std::uint32_t enabled;  // of those
+	std::uint32_t skipped;  // invalid rows, which are not in the list
+	std::uint32_t problems; // a hash of what was reported; 0: nothing
 };
 
 // Reads the rows as plain data: a heap scan runs no code of a user's.  Keeps the first
@@ -32,6 +33,9 @@ struct PolicyList
 // and a report at that level, if the table is not what it should be.
 bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
                        PolicyList *list);
+
+// Whether every edit of the table runs its trigger, whoever makes it.
+bool trigger_always_fires(Relation table);
 
 // Those that are not enabled come last.  Only of a list that has all its policies.
 void sort_in_match_order(PolicyList *list);

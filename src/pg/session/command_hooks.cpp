@@ -38,6 +38,41 @@ inline void synchronize()
 		                     client_connection_check_interval);
 }
 
+bool has_members(const AlterRoleStmt *statement)
+{
+	for (int i = 0; i < list_length(statement->options); i++)
+		if (strcmp(list_nth_node(DefElem, statement->options, i)->defname,
+		           "rolemembers") == 0)
+			return true; // ALTER GROUP ... ADD USER
+	return false;
+}
+
+// A role's name and memberships decide which policies match; what else ALTER ROLE changes
+// does not.
+bool changes_roles(const Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+	case T_GrantRoleStmt:
+	case T_CreateRoleStmt:
+	case T_DropRoleStmt:
+		return true;
+	case T_AlterRoleStmt:
+		return has_members(reinterpret_cast<const AlterRoleStmt *>(statement));
+	case T_RenameStmt:
+		return reinterpret_cast<const RenameStmt *>(statement)->renameType == OBJECT_ROLE;
+	default:
+		return false;
+	}
+}
+
+bool commits_prepared(const Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+	       reinterpret_cast<const TransactionStmt *>(statement)->kind ==
+	           TRANS_STMT_COMMIT_PREPARED;
+}
+
 void executor_start(QueryDesc *query, int flags)
 {
 	synchronize();
@@ -53,8 +88,10 @@ void process_utility(PlannedStmt *statement, const char *query, bool read_only_t
                      QueryCompletion *completion)
 {
 	synchronize();
-	if (IsA(statement->utilityStmt, GrantRoleStmt))
-		memberships_changed_here();
+	if (changes_roles(statement->utilityStmt))
+		roles_changed_here();
+	else if (commits_prepared(statement->utilityStmt))
+		prepared_transaction_committed_here();
 	if (previous_process_utility)
 		previous_process_utility(statement, query, read_only_tree, context, parameters,
 		                         environment, destination, completion);

@@ -1,5 +1,5 @@
-// PostgreSQL's settings follow a live update at the session's next command; and a command
-// may change who is in a group.
+// What a command needs: PostgreSQL's settings follow a change of policies at the
+// session's next command, and commands change which policies match.
 #pragma once
 
 namespace guard::pg

@@ -2,6 +2,7 @@
 
 #include "pg/shared/setup.hpp"
 
+#include "pg/shared/edits.hpp"
 #include "pg/shared/events.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/shared/statistics.hpp"
@@ -37,6 +38,7 @@ void request()
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(add_size(state_size(), PG_CACHE_LINE_SIZE));
+	RequestAddinShmemSpace(add_size(edits_size(), PG_CACHE_LINE_SIZE));
 	RequestAddinShmemSpace(events_size());
 	RequestAddinShmemSpace(statistics_size());
 	RequestNamedLWLockTranche(tranche_name, lock_count);
@@ -50,6 +52,7 @@ void startup()
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	LWLockPadded *locks = GetNamedLWLockTranche(tranche_name);
 	init_state(&locks[policy_lock].lock);
+	init_edits();
 	init_events(&locks[events_lock].lock);
 	init_statistics(&locks[statistics_lock].lock);
 	LWLockRelease(AddinShmemInitLock);

@@ -43,6 +43,24 @@ void wake(pg_atomic_uint32 *proc_plus_one)
 		SetLatch(&ProcGlobal->allProcs[proc - 1].procLatch);
 }
 
+// Whether a reading has brought what is compiled already.
+bool are_compiled(const Rule *rules, const Policy *policies, std::uint32_t enabled,
+                  std::uint32_t count)
+{
+	return pg_atomic_read_u64(&shared->generation) != 0 &&
+	       shared->policy_count == enabled && shared->disabled_count == count - enabled &&
+	       (count == 0 ||
+	        (memcmp(shared_rules(), rules, count * sizeof(Rule)) == 0 &&
+	         memcmp(shared_policies(), policies, count * sizeof(Policy)) == 0));
+}
+
+void raise_to(pg_atomic_uint64 *number, std::uint64_t to)
+{
+	std::uint64_t now = pg_atomic_read_u64(number);
+	while (now < to && !pg_atomic_compare_exchange_u64(number, &now, to))
+		;
+}
+
 template <typename T> T *part(Size offset)
 {
 	return reinterpret_cast<T *>(reinterpret_cast<char *>(shared) + offset);
@@ -80,9 +98,11 @@ void init_state(LWLock *policy_lock)
 	pg_atomic_init_u32(&shared->policy_state, static_cast<uint32>(PolicyState::not_read));
 	pg_atomic_init_u64(&shared->generation, 0);
 	pg_atomic_init_u64(&shared->requested, 1); // the first reading
+	pg_atomic_init_u64(&shared->edited, 1);
 	pg_atomic_init_u64(&shared->compiled, 0);
 	pg_atomic_init_u64(&shared->readings, 0);
 	pg_atomic_init_u64(&shared->distributed, 0);
+	pg_atomic_init_u32(&shared->edits_unnoticed, 0);
 	pg_atomic_init_u32(&shared->attention, 0);
 	pg_atomic_init_u32(&shared->enabled, enabled);
 	pg_atomic_init_u32(&shared->worker, 0);
@@ -106,17 +126,19 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t e
 {
 	Assert(count <= shared->policy_room);
 	LWLockAcquire(shared->policy_lock, LW_EXCLUSIVE);
-	if (count > 0)
+	if (!are_compiled(rules, policies, enabled, count))
 	{
-		memcpy(shared_rules(), rules, count * sizeof(Rule));
-		memcpy(shared_policies(), policies, count * sizeof(Policy));
+		if (count > 0)
+		{
+			memcpy(shared_rules(), rules, count * sizeof(Rule));
+			memcpy(shared_policies(), policies, count * sizeof(Policy));
+		}
+		shared->policy_count = enabled;
+		shared->disabled_count = count - enabled;
+		pg_atomic_fetch_add_u64(&shared->generation, 1);
+		pg_atomic_write_u32(&shared->attention, 1);
 	}
-	shared->policy_count = enabled;
-	shared->disabled_count = count - enabled;
-	pg_atomic_fetch_add_u64(&shared->generation, 1);
 	LWLockRelease(shared->policy_lock);
-	// A standby reads the table without a request.
-	pg_atomic_write_u32(&shared->attention, 1);
 	keep_policies(state, request);
 }
 
@@ -152,9 +174,27 @@ void call_for_attention()
 
 std::uint64_t request_update()
 {
-	uint64 number = pg_atomic_add_fetch_u64(&shared->requested, 1);
+	// Whoever sees the request is to see that it comes from an edit.
+	uint64 last = pg_atomic_read_u64(&shared->requested);
+	do
+		raise_to(&shared->edited, last + 1);
+	while (!pg_atomic_compare_exchange_u64(&shared->requested, &last, last + 1));
 	wake_workers();
-	return number;
+	return last + 1;
+}
+
+void request_reading()
+{
+	pg_atomic_add_fetch_u64(&shared->requested, 1);
+	wake_workers();
+}
+
+bool policies_distributed()
+{
+	bool distributed =
+		pg_atomic_read_u64(&shared->distributed) >= pg_atomic_read_u64(&shared->edited);
+	pg_read_barrier();
+	return distributed;
 }
 
 } // namespace guard::pg

@@ -33,15 +33,18 @@ struct Shared
 	pg_atomic_uint32 policy_state; // PolicyState
 	pg_atomic_uint64 generation;   // of the compiled policies; grows under policy_lock
 
-	// Requests are numbered.  A stage is up to date if it has the number of the last one.
-	pg_atomic_uint64 requested;   // a change was committed, or re-reading asked for
+	// Requests to read the policy table are numbered.  A stage is up to date if it has the
+	// number of the last one.
+	pg_atomic_uint64 requested;   // the table may have changed
+	pg_atomic_uint64 edited;      // ... the last request after an edit or to apply
 	pg_atomic_uint64 compiled;    // ... the table was read after that request
 	pg_atomic_uint64 distributed; // ... and every slot was matched again
 
 	pg_atomic_uint64 readings; // how often the policy reader has read the table
 
-	pg_atomic_uint32 attention; // some session's slot is to be looked at again
-	pg_atomic_uint32 enabled;   // keepalive_guard.enabled as the worker has it
+	pg_atomic_uint32 edits_unnoticed; // the table's trigger does not always fire
+	pg_atomic_uint32 attention;       // some session's slot is to be looked at again
+	pg_atomic_uint32 enabled;         // keepalive_guard.enabled as the worker has it
 
 	pg_atomic_uint32 worker;     // proc number + 1, 0: not running
 	pg_atomic_uint32 reader;     // likewise
@@ -49,6 +52,7 @@ struct Shared
 	pg_atomic_uint32 watching;   // the worker looks at sockets every watch_interval
 	Versioned<ConfiguredValues> configured;
 	std::uint32_t rows_skipped; // invalid rows at the last compilation
+	std::uint32_t problems;     // PolicyList::problems that were logged last
 
 	std::uint32_t policy_count;   // those that are matched
 	std::uint32_t disabled_count; // those after them
@@ -67,9 +71,9 @@ Slot *shared_slots();
 Size state_size();
 void init_state(LWLock *policy_lock);
 
-// Replaces the compiled policies, as read in answer to request number `request`,
-// and wakes the worker.  `rules` and `policies` are in match order, the first `enabled`
-// ones of them enabled.
+// Replaces the compiled policies if these differ, as read in answer to request number
+// `request`, and wakes the worker.  `rules` and `policies` are in match order, the first
+// `enabled` ones of them enabled.
 void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t enabled,
                       std::uint32_t count, PolicyState state, std::uint64_t request);
 
@@ -79,11 +83,20 @@ void keep_policies(PolicyState state, std::uint64_t request);
 // A sentence for messages: what is in force while the table cannot be read.
 const char *policies_still_in_force();
 
-// Numbers a new request to re-read and re-distribute the policies, and wakes the
-// worker.  Returns the number.  Does nothing that can fail.
+// Numbers a new request to read the policies and to match every session again, and
+// wakes the worker.  Returns the number.  Until it is done, sessions count as pending.
+// Does nothing that can fail.
 std::uint64_t request_update();
 
-// Has the worker look at all slots again.
+// The same for a table that may have changed: no session counts as pending, and sessions
+// are matched again only if the policies differ.
+void request_reading();
+
+// Whether every slot wants what was committed before.  To be asked before a slot is
+// read: asked later, it may be true of a change that came after the copy.
+bool policies_distributed();
+
+// Has the worker match all sessions again.  Does nothing that can fail.
 void call_for_attention();
 
 // Wakes the worker and the policy reader, whichever run.

@@ -15,6 +15,8 @@ class Attempts
 	// How long to wait for the next attempt, in ms; 0: it may begin.
 	long rest(std::int64_t now, std::uint64_t for_request) const
 	{
+		if (failures == 0)
+			return 0;
 		const std::int64_t next =
 			begun + (for_request == request ? interval() : first_interval_ms);
 		return now < next ? static_cast<long>(next - now) : 0;

@@ -3,6 +3,7 @@
 #include "pg/worker/distribution.hpp"
 
 #include "pg/backend_entry.hpp"
+#include "pg/clock.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/worker/session_signal.hpp"
@@ -17,6 +18,12 @@ namespace guard::pg
 {
 namespace
 {
+
+// After that the worker sees to its other tasks, of which the watcher must not be late.
+constexpr std::int64_t longest_turn_ms = 50;
+
+std::uint32_t next_slot = 0;
+bool signal_all = false;
 
 // The session's role as PostgreSQL shows it, which may have been renamed since;
 // InvalidOid as long as the session is starting.
@@ -34,10 +41,9 @@ Wanted wanted_for(const Session &session, std::uint32_t number)
 	if (!pg_atomic_read_u32(&shared->enabled))
 		return wanted;
 	Oid role = role_of(session, number);
-	const char *name =
-		OidIsValid(role) ? GetUserNameFromId(role, true) : session.role_name;
+	const char *name = OidIsValid(role) ? GetUserNameFromId(role, true) : nullptr;
 	if (name == nullptr)
-		return wanted;
+		name = session.role_name; // it is starting, or its role was dropped
 
 	std::uint64_t generation;
 	compose_policies(connection_of(session, name), role, true, &wanted, &generation);
@@ -96,21 +102,29 @@ void distribute_to(std::uint32_t number, bool always)
 
 } // namespace
 
-void distribute_policies(bool to_all)
+void begin_distribution(bool to_all)
 {
+	next_slot = 0;
+	signal_all = to_all;
+}
+
+bool continue_distribution()
+{
+	const std::int64_t until = monotonic_ms() + longest_turn_ms;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	MemoryContext context = AllocSetContextCreate(
 		CurrentMemoryContext, "keepalive distribution", ALLOCSET_DEFAULT_SIZES);
-	for (uint32 i = 0; i < shared->slot_count; i++)
+	while (next_slot < shared->slot_count && monotonic_ms() < until)
 	{
 		MemoryContext previous = MemoryContextSwitchTo(context);
-		distribute_to(i, to_all);
+		distribute_to(next_slot++, signal_all);
 		MemoryContextSwitchTo(previous);
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
 	}
 	CommitTransactionCommand();
+	return next_slot == shared->slot_count;
 }
 
 } // namespace guard::pg

@@ -4,8 +4,11 @@
 namespace guard::pg
 {
 
-// Matches every session anew, and signals those for which something changed, or all
-// of them.  In the worker only: nobody else may write what sessions should have.
-void distribute_policies(bool to_all);
+// Starts to match every session anew, and to signal those for which something changed,
+// or all of them.  In the worker only: nobody else may write what sessions should have.
+void begin_distribution(bool to_all);
+
+// Goes on with it for a moment.  Returns whether all sessions are done.
+bool continue_distribution();
 
 } // namespace guard::pg

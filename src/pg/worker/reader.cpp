@@ -2,7 +2,9 @@
 
 #include "pg/worker/reader.hpp"
 
+#include "pg/clock.hpp"
 #include "pg/compat.hpp"
+#include "pg/policy/change.hpp"
 #include "pg/policy/table.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
@@ -20,6 +22,7 @@ extern "C"
 #include "tcop/tcopprot.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/wait_event.h"
 }
 
@@ -28,7 +31,7 @@ namespace guard::pg
 namespace
 {
 
-// How long the reader stays after its last reading: long enough to serve a burst of
+// How long the reader stays after an edit: long enough to serve a burst of
 // edits, and well below the 5 s for which DROP DATABASE waits
 // (CountOtherDBBackends).  Also how often it looks on a standby.
 constexpr long linger_ms = 1000;
@@ -39,6 +42,44 @@ bool table_changed = true;
 void on_relation_change(Datum, Oid)
 {
 	table_changed = true;
+}
+
+void on_database_change(Datum, int, uint32)
+{
+	table_changed = true;
+}
+
+// A standby learns of changed roles only in this way.
+void on_role_change(Datum, int, uint32)
+{
+	call_for_attention();
+}
+
+// From then on the table is read again and again.
+void note_trigger(bool always_fires)
+{
+	const uint32 unnoticed = !always_fires;
+	if (pg_atomic_exchange_u32(&shared->edits_unnoticed, unnoticed) < unnoticed)
+		ereport(LOG,
+		        (errmsg("keepalive_guard: the triggers of table keepalive_policy do not "
+		                "always fire"),
+		         errdetail("The table is read every second, but its rows are not checked "
+		                   "when they are edited."),
+		         errhint("Use ALTER TABLE ... ENABLE ALWAYS TRIGGER; keepalive_check() "
+		                 "has the statements.")));
+}
+
+// Logs problems once, however often they are read.
+bool read_table(Relation table, PolicyList *list)
+{
+	bool is_read = read_policy_table(table, shared->policy_room, DEBUG2, list);
+	if (list->problems != 0 && list->problems != shared->problems)
+	{
+		*list = {};
+		is_read = read_policy_table(table, shared->policy_room, LOG, list);
+	}
+	shared->problems = list->problems;
+	return is_read;
 }
 
 void log_state(PolicyState state, const PolicyList &list)
@@ -85,22 +126,26 @@ void read_policies()
 
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	if (!in_policy_database())
+		proc_exit(0); // it was renamed, as a standby sees it
 	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, "reading keepalive policies");
 
 	PolicyList list = {};
 	PolicyState state;
+	bool trigger_fires = true;
 	Oid oid = policy_table();
 	Relation table = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : nullptr;
 	if (table == nullptr)
 		state = PolicyState::no_extension;
 	else
 	{
-		state = read_policy_table(table, shared->policy_room, LOG, &list)
-		            ? PolicyState::compiled
-		            : PolicyState::unreadable;
+		state =
+			read_table(table, &list) ? PolicyState::compiled : PolicyState::unreadable;
+		trigger_fires = trigger_always_fires(table);
 		relation_close(table, AccessShareLock);
 	}
+	note_trigger(trigger_fires);
 	if (state == PolicyState::compiled && list.count > shared->policy_room)
 		state = PolicyState::no_room;
 
@@ -126,6 +171,11 @@ bool out_of_date()
 	return pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->requested);
 }
 
+bool edits_outstanding()
+{
+	return pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->edited);
+}
+
 // Wakes the worker, which may not be the one that has started this process.
 void leave(int, Datum)
 {
@@ -147,9 +197,13 @@ bool become_the_reader()
 void run()
 {
 	CacheRegisterRelcacheCallback(on_relation_change, 0);
+	CacheRegisterSyscacheCallback(DATABASEOID, on_database_change, 0);
+	CacheRegisterSyscacheCallback(AUTHOID, on_role_change, 0);
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, on_role_change, 0);
 
 	// The worker has a reason to start a reader, if only that the last one has failed.
 	bool has_read = false;
+	std::int64_t linger_until = 0;
 	for (;;)
 	{
 		ResetLatch(MyLatch);
@@ -158,14 +212,22 @@ void run()
 		bool standby = RecoveryInProgress();
 		if (standby)
 			AcceptInvalidationMessages();
-		if (!has_read || out_of_date() || (standby && table_changed))
+		const bool edits_unnoticed = pg_atomic_read_u32(&shared->edits_unnoticed) != 0;
+		if (!has_read || out_of_date() || (standby && (table_changed || edits_unnoticed)))
+		{
+			if (edits_outstanding())
+				linger_until = monotonic_ms() + linger_ms;
 			read_policies();
+		}
 		has_read = true;
 
-		int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-		                       linger_ms, PG_WAIT_EXTENSION);
-		if ((events & WL_TIMEOUT) && !RecoveryInProgress() && !out_of_date())
+		// The worker limits how often the table is read for other reasons than an edit.
+		const std::int64_t now = monotonic_ms();
+		if (!standby && (now >= linger_until || (out_of_date() && !edits_outstanding())))
 			break;
+		WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+		          standby ? linger_ms : static_cast<long>(linger_until - now),
+		          PG_WAIT_EXTENSION);
 	}
 }
 

@@ -1,7 +1,7 @@
-// The short-lived worker that reads keepalive_policy and compiles it into shared
-// memory.  It is connected to keepalive_guard.database only while there is
-// something to read, so that it is in nobody's way (DROP DATABASE, CREATE DATABASE
-// ... TEMPLATE); on a standby, where no commit wakes it, it stays and looks.
+// The short-lived worker that reads keepalive_policy and compiles it into shared memory.
+// It stays connected to keepalive_guard.database only while there are edits to read,
+// because DROP DATABASE and CREATE DATABASE ... TEMPLATE need that database without
+// sessions.  On a standby, where no commit wakes it, it stays and looks.
 #pragma once
 
 #include "pg/postgres.hpp"

@@ -6,12 +6,16 @@
 #include "pg/compat.hpp"
 #include "pg/setting_records.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared/edits.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/worker/attempts.hpp"
 #include "pg/worker/background_worker.hpp"
 #include "pg/worker/distribution.hpp"
+#include "pg/worker/pace.hpp"
 #include "pg/worker/reader.hpp"
 #include "pg/worker/watcher.hpp"
+
+#include <algorithm>
 
 extern "C"
 {
@@ -43,7 +47,9 @@ constexpr long retry_ms = 500;
 
 BackgroundWorkerHandle *reader = nullptr;
 Attempts attempts;
-int refused_starts = 0; // of the policy reader, in a row
+int refused_starts = 0;          // of the policy reader, in a row
+std::int64_t reader_started = 0; // by monotonic_ms()
+Pace reader_pace;
 
 // Scans pg_database as get_database_list() in autovacuum.c does: a process without
 // a database may have no index to look names up in.
@@ -80,17 +86,24 @@ bool reader_runs()
 		return true;
 	pfree(reader);
 	reader = nullptr;
+	reader_pace.run_took(reader_started, monotonic_ms());
 	return pg_atomic_read_u32(&shared->reader) != 0;
+}
+
+bool waits_for_database()
+{
+	return pg_atomic_read_u32(&shared->policy_state) ==
+	       static_cast<uint32>(PolicyState::no_database);
 }
 
 void no_database(std::uint64_t request)
 {
-	auto state = static_cast<PolicyState>(pg_atomic_read_u32(&shared->policy_state));
-	if (state != PolicyState::no_database)
+	if (!waits_for_database())
 		ereport(LOG, (errmsg("keepalive_guard: waiting for database \"%s\" to exist",
 		                     policy_database),
 		              errhint("Its table keepalive_policy counts for the whole cluster "
 		                      "(keepalive_guard.database).")));
+	pg_atomic_write_u32(&shared->edits_unnoticed, 0);
 	publish_policies(nullptr, nullptr, 0, 0, PolicyState::no_database, request);
 }
 
@@ -109,6 +122,24 @@ void reader_failed()
 		         errdetail("%s", policies_still_in_force()),
 		         errhint("The server log has the policy reader's error.")));
 	keep_policies(PolicyState::reader_failed, attempts.last_request());
+}
+
+// Without the trigger no edit requests a reading.  Returns how long to wait until the
+// next request, in ms; -1: no need.
+long read_unnoticed_edits()
+{
+	constexpr std::int64_t interval_ms = 1000;
+	static std::int64_t last_request = 0;
+	if (pg_atomic_read_u32(&shared->edits_unnoticed) == 0 || RecoveryInProgress() ||
+	    attempts.failed() != 0)
+		return -1;
+	const std::int64_t now = monotonic_ms();
+	if (now - last_request >= interval_ms)
+	{
+		request_reading();
+		last_request = now;
+	}
+	return static_cast<long>(last_request + interval_ms - now);
 }
 
 void no_room_for_reader()
@@ -139,14 +170,18 @@ long have_policies_read()
 	if (!database_exists())
 	{
 		attempts.forget_failures();
-		if (pg_atomic_read_u64(&shared->compiled) < request)
+		// On a standby nobody tells that the database has gone, or has come.
+		if (pg_atomic_read_u64(&shared->compiled) < request || !waits_for_database())
 			no_database(request);
-		// On a standby nobody tells when the database has come.
 		return RecoveryInProgress() ? retry_ms : -1;
 	}
 
 	const std::int64_t now = monotonic_ms();
 	if (long rest = attempts.rest(now, request))
+		return rest;
+	const bool is_edited =
+		pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->edited);
+	if (long rest = is_edited ? 0 : reader_pace.rest(now))
 		return rest;
 	const std::uint64_t readings = pg_atomic_read_u64(&shared->readings);
 	if (!start_policy_reader(&reader))
@@ -156,6 +191,7 @@ long have_policies_read()
 	}
 	attempts.begin(now, request, readings);
 	refused_starts = 0;
+	reader_started = now;
 	return -1;
 }
 
@@ -182,9 +218,60 @@ bool reload()
 	return news;
 }
 
+// Has sessions matched again if that may change something.  Returns how long to wait
+// until the next call, in ms; -1: until the latch is set.
+long bring_sessions_up_to_date(bool to_all)
+{
+	static Pace pace;
+	static bool is_under_way = false;
+	static bool to_all_next = false;
+	static std::int64_t started;
+	static std::uint64_t reading; // whose policies are being distributed
+
+	to_all_next |= to_all;
+	if (!is_under_way)
+	{
+		// In this order: what is compiled may need all that comes after it.
+		const std::uint64_t compiled = pg_atomic_read_u64(&shared->compiled);
+		pg_read_barrier();
+		const std::uint64_t edited = pg_atomic_read_u64(&shared->edited);
+		const bool attention = pg_atomic_read_u32(&shared->attention) != 0;
+		if (!to_all_next && !attention &&
+		    pg_atomic_read_u64(&shared->distributed) >= std::min(compiled, edited))
+		{
+			pg_atomic_write_u64(&shared->distributed, compiled);
+			return -1;
+		}
+		started = monotonic_ms();
+		if (long rest = pace.rest(started))
+			return rest;
+		pg_atomic_write_u32(&shared->attention, 0);
+		pg_memory_barrier();
+		reading = pg_atomic_read_u64(&shared->compiled);
+		begin_distribution(to_all_next);
+		to_all_next = false;
+		is_under_way = true;
+	}
+
+	if (!continue_distribution())
+		return 0;
+	is_under_way = false;
+	pg_atomic_write_u64(&shared->distributed, reading);
+	pace.run_took(started, monotonic_ms());
+	return 0;
+}
+
+// The shorter one of two waiting times; -1 is for ever.
+long shorter(long a, long b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 void leave(int, Datum)
 {
 	pg_atomic_write_u32(&shared->worker, 0);
+	pg_memory_barrier();
+	log_remaining_edits();
 }
 
 [[noreturn]] void run()
@@ -208,19 +295,12 @@ void leave(int, Datum)
 		}
 
 		notice_end_of_recovery();
-		long timeout = have_policies_read();
+		long timeout = read_unnoticed_edits();
+		timeout = shorter(timeout, have_policies_read());
 
-		std::uint64_t compiled = pg_atomic_read_u64(&shared->compiled);
-		bool attention = pg_atomic_exchange_u32(&shared->attention, 0) != 0;
-		if (to_all || attention || pg_atomic_read_u64(&shared->distributed) < compiled)
-		{
-			distribute_policies(to_all);
-			pg_atomic_write_u64(&shared->distributed, compiled);
-		}
-
-		const long next_look = watch_sessions();
-		if (next_look >= 0 && (timeout < 0 || next_look < timeout))
-			timeout = next_look;
+		log_compiled_edits();
+		timeout = shorter(timeout, bring_sessions_up_to_date(to_all));
+		timeout = shorter(timeout, watch_sessions());
 
 		int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0);
 		WaitLatch(MyLatch, events, timeout, PG_WAIT_EXTENSION);

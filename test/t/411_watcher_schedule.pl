@@ -1,0 +1,55 @@
+# The watcher ends sessions in time while the worker has more to match than it can.
+use strict;
+use warnings;
+
+use KeepaliveGuard::Cluster;
+use KeepaliveGuard::KernelSockets 'wait_until_acknowledged';
+use KeepaliveGuard::Network;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $network = KeepaliveGuard::Network->new;
+my $host = $network->add_host;
+my $node = KeepaliveGuard::Cluster->start_new('primary',
+	conf => "keepalive_guard.watch_interval = 200ms\nkeepalive_guard.max_policies = 3000\n");
+my $admin = $node->unix_session;
+my $editor = $node->unix_session;
+$admin->query('CREATE ROLE dead LOGIN; CREATE ROLE many LOGIN');
+$node->policy(
+	name => 'dead', role => 'dead', tcp_keepalives_idle => '1s', tcp_keepalives_interval => '1s',
+	tcp_keepalives_count => 100, dead_after => '2s');
+my $session = $node->session(host => $host, user => 'dead', dbname => 'postgres');
+my @many = map { $node->session(user => 'many') } 1 .. 60;
+
+# Patterns that take long to compile, and match nobody.
+$editor->query(<<'END');
+INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle)
+	SELECT 'p' || i, '/^(' || (SELECT string_agg(i || 'a' || j, '|') FROM generate_series(1, 25) j) || ')$', '60s'
+	FROM generate_series(1, 2000) i
+END
+my $start = time;
+$editor->query(q{SELECT * FROM keepalive_apply('2min')});
+my $took = time - $start;
+cmp_ok($took, '>', 7, sprintf 'matching all sessions takes long (%.1f s)', $took);
+
+# From now on there is always something to match.
+my $next = 0;
+sub edit { $editor->query('UPDATE keepalive_policy SET priority = ' . (200 + $next++) . q{ WHERE name = 'p1'}); return }
+edit();
+wait_until_acknowledged($session->port);
+$host->drop;
+$start = time;
+while (-d '/proc/' . $session->pid && time - $start < 30)
+{
+	edit();
+	sleep 0.1;
+}
+cmp_ok(time - $start, '<', 6, sprintf 'dead_after ends a session in time (%.1f s)', time - $start);
+is($admin->query('SELECT cause FROM keepalive_events() WHERE pid = ' . $session->pid)->[0][0], 'dead_after', 'by dead_after');
+
+$start = time;
+$editor->query(q{DELETE FROM keepalive_policy WHERE name LIKE 'p%'});
+is($admin->value(q{SELECT pending FROM keepalive_apply('2min')}), 0,
+	sprintf 'all sessions are up to date in the end (%.1f s)', time - $start);
+
+done_testing();

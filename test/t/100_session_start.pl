@@ -112,10 +112,10 @@ kill 'CONT', $worker;
 # --- a policy with one setting ----------------------------------------------------
 
 $node->safe_psql('postgres',
-	"INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle) VALUES ('one', 'root', '55s')");
+	"INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle, final) VALUES ('one', 'root', '55s', true)");
 $node->wait_for_policies;
 kernel_has($node->session(host => $host, user => 'root'),
 	{ keepalive => 1, idle => 55, interval => 75, count => 9, user_timeout => 0 },
-	'a policy does not change a setting that it leaves NULL');
+	'a final policy leaves the other settings to PostgreSQL');
 
 done_testing();

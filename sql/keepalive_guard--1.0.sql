@@ -470,6 +470,7 @@ GRANT SELECT ON @extschema@.keepalive_paths_observed TO pg_read_all_stats;
 CREATE FUNCTION @extschema@.keepalive_plan(
 	detect_within interval,
 	path_idle_timeout interval DEFAULT NULL,
+	end_slow_readers boolean DEFAULT false,
 	OUT tcp_keepalives_idle interval,
 	OUT tcp_keepalives_interval interval,
 	OUT tcp_keepalives_count integer,
@@ -481,8 +482,10 @@ CREATE FUNCTION @extschema@.keepalive_plan(
 	OUT detects_idle interval,
 	OUT earliest_busy interval,
 	OUT detects_busy interval,
-	OUT earliest_any interval,
-	OUT detects_any interval,
+	OUT earliest_late_write interval,
+	OUT detects_late_write interval,
+	OUT earliest_stalled interval,
+	OUT detects_stalled interval,
 	OUT probes_per_hour integer,
 	OUT libpq_options text,
 	OUT sysctl text,
@@ -490,8 +493,8 @@ CREATE FUNCTION @extschema@.keepalive_plan(
 	RETURNS record
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.keepalive_plan(interval, interval) IS
-	'settings that find a dead peer within that time in every state and keep a path with that idle timeout open; what follows from them; the same for libpq, sysctl.conf and keepalive_policy';
+COMMENT ON FUNCTION @extschema@.keepalive_plan(interval, interval, boolean) IS
+	'settings that find a dead client within that time and keep a path with that idle timeout open, and the detection times that follow; the same as libpq options, sysctl settings and an INSERT into keepalive_policy; living clients that do not read are ended only with end_slow_readers';
 
 CREATE VIEW @extschema@.keepalive_paths (path, idle_timeout, what_happens, source) AS VALUES
 	('AWS Network Load Balancer', interval '350 s', 'reset; the timeout can be set from 60 s to 6000 s',

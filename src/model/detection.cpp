@@ -147,11 +147,9 @@ Detection detection(const DetectionSettings &settings, const KernelLimits &limit
 
 	const Span written_late = {sooner(keepalive.earliest, retransmission.earliest),
 	                           sum(keepalive.latest, retransmission.latest)};
-	const Span in_any_case =
+	result.late_write =
 		first_of(learnt_at_work(written_late, settings),
 	             guard_gives_up(settings, sum(first_probe, first_retransmission)));
-	result.any = {sooner(in_any_case.earliest, result.stalled.earliest),
-	              later(in_any_case.latest, result.stalled.latest)};
 	return result;
 }
 

@@ -57,10 +57,10 @@ struct Detection
 	// The peer had closed its window, alive or dead, and the backend waits to write.
 	// The earliest case may be 0: user_timeout and stall_timeout count from the closing.
 	Span stalled;
-	// Whatever the state, and whatever the backend writes after the disappearance: data
+	// The window is open, whatever the backend writes after the disappearance: data
 	// written while keepalive probes go unanswered stops these, and retransmission
-	// begins from zero.
-	Span any;
+	// begins from zero.  Includes all of the above but stalled.
+	Span late_write;
 };
 
 // `rto` is the retransmission timeout to reckon with, without back-off, in ms; with a

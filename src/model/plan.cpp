@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <limits>
+#include <utility>
 
 namespace guard
 {
@@ -16,8 +17,8 @@ constexpr int most_probes = 127;
 // dead_after is at least that, so that three probes or retransmissions may be lost.
 constexpr Millis least_dead_after = 3500;
 
-// From here on dead_after is cut to find stalled peers too; below, it would forgive
-// too little, and stall_timeout has to do it.
+// From here on dead_after is cut to find stalled peers in time too; below, it would
+// forgive too little.
 constexpr Millis good_dead_after = 60 * second;
 
 // What is left for a backend and the worker to do their part.
@@ -110,6 +111,17 @@ std::string readable(Millis t)
 	return t % second ? std::to_string(t) + "ms" : std::to_string(t / second) + "s";
 }
 
+// At most 63 bytes, as a policy's name has to be.
+std::string policy_name(const Intent &intent)
+{
+	std::string name = "dead_within_" + readable(intent.detect_within);
+	if (intent.path_idle_timeout)
+		name += "_path_" + readable(*intent.path_idle_timeout);
+	if (intent.end_slow_readers)
+		name += "_end_slow";
+	return name;
+}
+
 } // namespace
 
 // Why these settings and not others:
@@ -124,13 +136,13 @@ std::string readable(Millis t)
 //   even while the guard's worker is not there.
 // - A peer that had closed its window before it died is asked at growing intervals, up
 //   to two minutes (tcp_rto_max).  If there is no time for that, nobody can tell it
-//   from a slow reader in time, and only stall_timeout keeps the promise.  Those who
-//   would rather keep slow readers leave stall_timeout out and lose nothing else.
+//   from a slow reader in time, and only stall_timeout, which ends both, would keep the
+//   promise in this state.
 Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
                const KernelLimits &limits) noexcept
 {
 	if (watch_interval_ms <= 0)
-		return impossible(PlanError::nobody_watches, 0);
+		return impossible(PlanError::not_watching, 0);
 
 	// The times that cannot be had back: the first retransmission, and the guard's looks.
 	const Millis looks = 2 * Millis{watch_interval_ms};
@@ -167,10 +179,10 @@ Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
 	const Millis dead_after_if_stalled =
 		promise - looks -
 		late(persist_period(tcp_timeout_init, limits.tcp_retries2, limits));
-	if (dead_after_if_stalled >= std::min(dead_after, good_dead_after))
-		dead_after = std::min(dead_after, dead_after_if_stalled);
-	else
+	if (intent.end_slow_readers)
 		settings.stall_timeout_ms = rounded(promise - looks);
+	else if (dead_after_if_stalled >= good_dead_after)
+		dead_after = std::min(dead_after, dead_after_if_stalled);
 	settings.dead_after_ms = rounded(dead_after);
 
 	// Keepalive by itself should neither be later than promised nor forgive less than
@@ -232,20 +244,32 @@ std::string policy_insert(const Plan &plan, const Intent &intent,
 	// Nothing here comes from outside: digits and units need no escaping.
 	const auto interval = [](Millis t)
 	{
-		return ", '" + readable(t) + "'";
+		return "'" + readable(t) + "'";
 	};
 	const DetectionSettings &settings = plan.settings;
-	return "INSERT INTO " + table +
-	       " (name, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, "
-	       "tcp_user_timeout, "
-	       "client_connection_check_interval, dead_after, stall_timeout) VALUES "
-	       "('dead_within_" +
-	       readable(intent.detect_within) + "'" + interval(settings.idle_s * second) +
-	       interval(settings.interval_s * second) + ", " +
-	       std::to_string(settings.count) + interval(settings.user_timeout_ms) +
-	       interval(settings.client_check_ms) + interval(settings.dead_after_ms) +
-	       (settings.stall_timeout_ms ? interval(settings.stall_timeout_ms) : ", NULL") +
-	       ");";
+	const std::pair<const char *, std::string> columns[] = {
+		{"priority", "1000"},
+		{"tcp_keepalives_idle", interval(settings.idle_s * second)},
+		{"tcp_keepalives_interval", interval(settings.interval_s * second)},
+		{"tcp_keepalives_count", std::to_string(settings.count)},
+		{"tcp_user_timeout", interval(settings.user_timeout_ms)},
+		{"client_connection_check_interval", interval(settings.client_check_ms)},
+		{"dead_after", interval(settings.dead_after_ms)},
+		{"stall_timeout",
+	     settings.stall_timeout_ms ? interval(settings.stall_timeout_ms) : "NULL"},
+	};
+	std::string names = "name";
+	std::string values = "'" + policy_name(intent) + "'";
+	std::string updates;
+	for (const auto &[name, value] : columns)
+	{
+		names += std::string(", ") + name;
+		values += ", " + value;
+		updates +=
+			(updates.empty() ? "" : ", ") + (name + (" = excluded." + std::string(name)));
+	}
+	return "INSERT INTO " + table + " (" + names + ") VALUES (" + values +
+	       ") ON CONFLICT (name) DO UPDATE SET " + updates + ";";
 }
 
 bool plan_texts(const Plan &plan, const Intent &intent, const char *table,

@@ -15,12 +15,13 @@ struct Intent
 {
 	Millis detect_within;       // > 0
 	Duration path_idle_timeout; // > 0; never: no path forgets a silent connection
+	bool end_slow_readers;      // also living clients that read nothing for detect_within
 };
 
 enum class PlanError : std::uint8_t
 {
 	none,
-	nobody_watches,    // keepalive_guard.watch_interval is 0
+	not_watching,      // keepalive_guard.watch_interval is 0
 	detect_too_soon,   // detect_within is below `minimum`
 	path_too_forgetful // path_idle_timeout is below `minimum`
 };
@@ -33,7 +34,8 @@ struct Plan
 	// The rest means something without an error only.
 	DetectionSettings settings;
 	// Each worst case is within the intent, provided that the path's retransmission
-	// timeout stays within tcp_timeout_init.
+	// timeout stays within tcp_timeout_init; but `stalled` may be later unless the intent
+	// is to end slow readers.
 	Detection detection;
 	std::int32_t probes_per_hour; // at the most, of an idle living peer
 	// For those who have not got the guard: TCP_USER_TIMEOUT for the client's own side,
@@ -42,8 +44,9 @@ struct Plan
 	std::int32_t tcp_retries2;
 };
 
-// The settings that find a dead peer within intent.detect_within in every state and send
-// a probe often enough for intent.path_idle_timeout.
+// The settings that find a dead peer within intent.detect_within in every state, but for
+// a window that it had closed before, and send a probe often enough for
+// intent.path_idle_timeout.
 Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
                const KernelLimits &limits) noexcept;
 
@@ -57,8 +60,8 @@ std::string libpq_options(const Plan &plan);
 // covered, a closed window is not.
 std::string sysctl_lines(const Plan &plan);
 
-// The same as a statement that adds a policy named after the intent to `table`, which
-// is put there as it is: quoted and qualified as need be.
+// The same as a statement that adds a policy named after the intent to `table`, or
+// updates it.  `table` is put there as it is: quoted and qualified as need be.
 std::string policy_insert(const Plan &plan, const Intent &intent,
                           const std::string &table = "keepalive_policy");
 

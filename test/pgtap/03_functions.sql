@@ -101,12 +101,14 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 		'bigint, rtt_ms double precision', 'monitor');
 
 INSERT INTO expected (name, arguments, columns, strict) VALUES
-	('keepalive_plan', 'detect_within interval, path_idle_timeout interval DEFAULT NULL::interval',
+	('keepalive_plan', 'detect_within interval, path_idle_timeout interval DEFAULT NULL::interval, '
+		'end_slow_readers boolean DEFAULT false',
 		'tcp_keepalives_idle interval, tcp_keepalives_interval interval, '
 		'tcp_keepalives_count integer, tcp_user_timeout interval, '
 		'client_connection_check_interval interval, dead_after interval, stall_timeout interval, '
 		'earliest_idle interval, detects_idle interval, earliest_busy interval, '
-		'detects_busy interval, earliest_any interval, detects_any interval, '
+		'detects_busy interval, earliest_late_write interval, detects_late_write interval, '
+		'earliest_stalled interval, detects_stalled interval, '
 		'probes_per_hour integer, libpq_options text, sysctl text, policy text', false);
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',

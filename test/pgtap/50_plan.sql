@@ -1,38 +1,41 @@
 -- keepalive_plan(): its detection times for many intents, what it refuses, and that its
 -- INSERT gives a session these detection times.
 CREATE TEMP TABLE intent AS
-	SELECT within, path, plan.*
+	SELECT within, path, strict, plan.*
 	FROM unnest('{9.3 s,10 s,12.345 s,15 s,20 s,30 s,45 s,60 s,90 s,2 min,5 min,7 min,10 min,
 			30 min,1 h,3 h,1 day,30 days,1000 days}'::interval[]) AS within
 		CROSS JOIN unnest('{NULL,1.3 s,5 s,60 s,240 s,350 s,900 s,5 days}'::interval[]) AS path
-		CROSS JOIN LATERAL keepalive_plan(within, path) AS plan;
+		CROSS JOIN unnest('{false,true}'::boolean[]) AS strict
+		CROSS JOIN LATERAL keepalive_plan(within, path, strict) AS plan;
 
 -- Creates a policy from each plan.
 CREATE TEMP TABLE named AS
-	SELECT *, format('test plan %s %s', within, path) AS name FROM intent;
+	SELECT *, format('test plan %s %s %s', within, path, strict) AS name FROM intent;
 DO $$
 DECLARE
 	plan named;
 BEGIN
 	FOR plan IN SELECT * FROM named LOOP
 		EXECUTE plan.policy;
+		EXECUTE plan.policy; -- it can be run again
 		UPDATE keepalive_policy SET name = plan.name WHERE name LIKE 'dead\_within\_%';
 	END LOOP;
 END $$;
 DO 'BEGIN PERFORM keepalive_apply(); END';
 
 BEGIN;
-SELECT plan(27);
+SELECT plan(30);
 
-SELECT is(count(*)::integer, 19 * 8, 'there is a plan for each intent') FROM intent;
+SELECT is(count(*)::integer, 19 * 8 * 2, 'there is a plan for each intent') FROM intent;
 SELECT is_empty(
 	$$SELECT * FROM intent
-		WHERE (greatest(detects_idle, detects_busy, detects_any) < within) IS NOT TRUE$$,
+		WHERE (greatest(detects_idle, detects_busy, detects_late_write) < within) IS NOT TRUE
+			OR (detects_stalled < within) IS NOT TRUE AND strict$$,
 	'every worst case is within detect_within');
 SELECT is_empty(
 	$$SELECT * FROM intent
 		WHERE (earliest_idle <= detects_idle AND earliest_busy <= detects_busy
-			AND earliest_any <= detects_any) IS NOT TRUE$$,
+			AND earliest_late_write <= detects_late_write AND earliest_stalled <= detects_stalled) IS NOT TRUE$$,
 	'the earliest times are not after the latest');
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE tcp_keepalives_idle + tcp_keepalives_interval >= path AND path > '3 s'$$,
@@ -74,8 +77,14 @@ SELECT is_empty(
 		WHERE (e.detects_idle, e.detects_busy) IS DISTINCT FROM (named.detects_idle, named.detects_busy)$$,
 	'keepalive_explain() gives the plan''s detection times');
 
+SELECT is_empty('SELECT * FROM intent WHERE (stall_timeout IS NOT NULL) <> strict',
+	'only a plan that ends slow readers has a stall_timeout');
+SELECT is_empty('SELECT * FROM intent WHERE NOT strict AND within >= ''5 min'' AND (detects_stalled < within) IS NOT TRUE',
+	'if there is time, a plan also finds dead clients with a closed window');
+SELECT is_empty('SELECT * FROM named JOIN keepalive_policy USING (name) WHERE priority <> 1000',
+	'the policies have the priority 1000');
 SELECT throws_ok($$SELECT keepalive_plan('5 s')$$, '22023',
-	'a dead peer cannot be found within 00:00:05 in every state', 'a detection time that is too short is refused');
+	'a dead client cannot be found within 00:00:05', 'a detection time that is too short is refused');
 CREATE FUNCTION pg_temp.refusal(call text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE call;

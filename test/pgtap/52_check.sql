@@ -11,7 +11,7 @@ CREATE FUNCTION pg_temp.policy(name text, role text DEFAULT 'test_app', changes 
 LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE (SELECT policy FROM keepalive_plan('1 min'));
-	EXECUTE format('UPDATE keepalive_policy SET name = %L, role = %L %s WHERE name = ''dead_within_60s''',
+	EXECUTE format('UPDATE keepalive_policy SET name = %L, role = %L %s WHERE name LIKE ''dead\_within\_%%''',
 		name, role, changes);
 END $$;
 -- The findings once the policies are in force.

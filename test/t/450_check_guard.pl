@@ -74,11 +74,11 @@ $admin->query('ALTER SYSTEM SET keepalive_guard.watch_interval = 0');
 $admin->query('SELECT pg_reload_conf()');
 sleep 0.3;
 my @findings = findings();
-like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are without effect, for policy "dead_within_60s" \|/,
+like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are without effect, for policy "dead_within_60s_path_240s" \|/,
 	'watch_interval = 0 is found');
 my $error = $admin->try(q{SELECT keepalive_plan('1 min')})->{error};
 is_deeply([ @$error{qw(sqlstate message hint)} ],
-	[ '55000', 'keepalive_guard.watch_interval is 0: nobody watches', 'Set keepalive_guard.watch_interval to 1s and reload.' ],
+	[ '55000', 'cannot make a plan while keepalive_guard.watch_interval is 0', 'Set keepalive_guard.watch_interval to 1s and reload.' ],
 	'keepalive_plan() fails with watch_interval = 0');
 $admin->query('ALTER SYSTEM RESET keepalive_guard.watch_interval');
 $admin->query('SELECT pg_reload_conf()');
@@ -197,7 +197,7 @@ is_deeply([ findings() ],
 		  . q{ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements', 'auto_explain', 'keepalive_guard'; -- then restart the server} ],
 	'a library that is not preloaded is found');
 my $result = $admin->try(q{SELECT tcp_keepalives_idle, dead_after, policy FROM keepalive_plan('1 min')});
-is($result->{notices}[0]{message}, 'nobody watches: keepalive_guard is not preloaded', 'keepalive_plan() warns if the library is not preloaded');
+is($result->{notices}[0]{message}, 'keepalive_guard is not loaded via shared_preload_libraries', 'keepalive_plan() warns if the library is not preloaded');
 like(join(' ', @{ $result->{rows}[0] }), qr/^00:00:\d\d 00:00:\d\d INSERT INTO keepalive_policy /, 'keepalive_plan() returns a plan if the library is not preloaded');
 is($admin->try(q{SELECT keepalive_plan('1 s')})->{error}{sqlstate}, '22023', 'keepalive_plan() refuses an impossible intent if the library is not preloaded');
 is_deeply($admin->query('TABLE keepalive_blockers'), [], 'keepalive_blockers is empty if the library is not preloaded');

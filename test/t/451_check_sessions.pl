@@ -21,7 +21,7 @@ sub plan_for
 {
 	my ($role, $changes) = @_;
 	$admin->query(qq{DO \$\$BEGIN EXECUTE (SELECT policy FROM keepalive_plan('1 min', '240 s')); END\$\$});
-	$admin->query(qq{UPDATE keepalive_policy SET name = '$role', role = '$role' $changes WHERE name = 'dead_within_60s'});
+	$admin->query(qq{UPDATE keepalive_policy SET name = '$role', role = '$role' $changes WHERE name = 'dead_within_60s_path_240s'});
 	$node->wait_for_policies;
 	return;
 }

@@ -15,14 +15,15 @@ constexpr KernelLimits usual;
 // Detection times from the shortest possible to months, denser where they are short.
 template <typename Visit> void every_intent(Visit visit)
 {
-	const Millis shortest = make_plan({1, std::nullopt}, 1000, usual).minimum;
+	const Millis shortest = make_plan({1, std::nullopt, false}, 1000, usual).minimum;
 	for (Millis within = shortest; within < 10000000000;
 	     within += 1 + within / 300 + (within < 300000 ? 0 : within / 20))
 	{
-		visit(Intent{within, std::nullopt});
+		visit(Intent{within, std::nullopt, false});
+		visit(Intent{within, std::nullopt, true});
 		for (const Millis path :
 		     {1208, 2000, 5000, 20000, 60000, 240000, 350000, 900000, 432000000})
-			visit(Intent{within, path});
+			visit(Intent{within, path, false});
 	}
 }
 
@@ -37,13 +38,15 @@ TEST(Plan, FindsADeadPeerInEveryState)
 					return;
 				ASSERT_EQ(plan.error, PlanError::none) << intent.detect_within;
 				const Detection d = detection(plan.settings, usual);
-				for (const Span *s :
-			         {&d.idle, &d.working, &d.in_flight, &d.busy, &d.stalled, &d.any})
+				for (const Span *s : {&d.idle, &d.working, &d.in_flight, &d.busy,
+			                          &d.late_write, &d.stalled})
 				{
+					if (s == &d.stalled && !intent.end_slow_readers)
+						continue;
 					ASSERT_TRUE(s->latest);
 					ASSERT_LT(*s->latest, intent.detect_within);
 				}
-				ASSERT_EQ(plan.detection.any.latest, d.any.latest);
+				ASSERT_EQ(plan.detection.late_write.latest, d.late_write.latest);
 				// The kernel alone also finds idle peers, whether the backend is busy or
 			    // not.
 				DetectionSettings alone = plan.settings;
@@ -111,56 +114,72 @@ TEST(Plan, SettingsAreWithinPostgresqlsBounds)
 		});
 }
 
-// A slow reader is not ended if there is time to probe it.
-TEST(Plan, SetsStallTimeoutOnlyWhenNecessary)
+// Otherwise a plan never ends a living client.
+TEST(Plan, SetsStallTimeoutOnlyToEndSlowReaders)
 {
-	EXPECT_EQ(make_plan({300000, std::nullopt}, 1000, usual).settings.stall_timeout_ms,
-	          0);
-	EXPECT_EQ(make_plan({3600000, std::nullopt}, 1000, usual).settings.stall_timeout_ms,
-	          0);
-	const Plan minute = make_plan({60000, std::nullopt}, 1000, usual);
-	EXPECT_GT(minute.settings.stall_timeout_ms, 50000);
-	DetectionSettings without = minute.settings;
-	without.stall_timeout_ms = 0;
-	EXPECT_GT(*detection(without, usual).stalled.latest, 60000);
-	EXPECT_LT(*detection(without, usual).busy.latest, 60000);
+	every_intent(
+		[](const Intent &intent)
+		{
+			const DetectionSettings w = make_plan(intent, 1000, usual).settings;
+			ASSERT_EQ(w.stall_timeout_ms > 0, intent.end_slow_readers);
+			ASSERT_EQ(w.user_timeout_ms, 0);
+		});
+
+	const Plan minute = make_plan({60000, std::nullopt, false}, 1000, usual);
+	EXPECT_GT(*minute.detection.stalled.latest, 120000);
+	EXPECT_LT(*minute.detection.stalled.latest, 180000);
+	const Plan strict = make_plan({60000, std::nullopt, true}, 1000, usual);
+	EXPECT_GT(strict.settings.stall_timeout_ms, 50000);
+	EXPECT_LT(*strict.detection.stalled.latest, 60000);
+}
+
+// From about four minutes on there is time to probe a closed window.
+TEST(Plan, FindsADeadPeerBehindAClosedWindowIfThereIsTime)
+{
+	for (const Millis within : {240000, 300000, 3600000})
+		EXPECT_LT(*make_plan({within, std::nullopt, false}, 1000, usual)
+		               .detection.stalled.latest,
+		          within);
 	// With tcp_rto_max_ms the kernel probes sooner.
-	EXPECT_EQ(
-		make_plan({60000, std::nullopt}, 1000, {15, 5000}).settings.stall_timeout_ms, 0);
+	EXPECT_LT(*make_plan({90000, std::nullopt, false}, 1000, {15, 5000})
+	               .detection.stalled.latest,
+	          90000);
 }
 
 TEST(Plan, MinimumIsPossible)
 {
 	for (const int watch_interval : {1, 1000, 60000})
 	{
-		const Plan refused = make_plan({1000, std::nullopt}, watch_interval, usual);
+		const Plan refused =
+			make_plan({1000, std::nullopt, false}, watch_interval, usual);
 		ASSERT_EQ(refused.error, PlanError::detect_too_soon);
-		const Intent least{refused.minimum, std::nullopt};
+		const Intent least{refused.minimum, std::nullopt, false};
 		EXPECT_EQ(make_plan(least, watch_interval, usual).error, PlanError::none);
 		const Plan below =
-			make_plan({refused.minimum - 1, std::nullopt}, watch_interval, usual);
+			make_plan({refused.minimum - 1, std::nullopt, false}, watch_interval, usual);
 		EXPECT_EQ(below.error, PlanError::detect_too_soon);
 		EXPECT_EQ(below.minimum, refused.minimum);
 	}
-	const Plan refused = make_plan({60000, 500}, 1000, usual);
+	const Plan refused = make_plan({60000, 500, false}, 1000, usual);
 	ASSERT_EQ(refused.error, PlanError::path_too_forgetful);
-	EXPECT_EQ(make_plan({60000, refused.minimum}, 1000, usual).error, PlanError::none);
-	EXPECT_EQ(make_plan({60000, refused.minimum - 1}, 1000, usual).error,
+	EXPECT_EQ(make_plan({60000, refused.minimum, false}, 1000, usual).error,
+	          PlanError::none);
+	EXPECT_EQ(make_plan({60000, refused.minimum - 1, false}, 1000, usual).error,
 	          PlanError::path_too_forgetful);
-	EXPECT_EQ(make_plan({60000, std::nullopt}, 0, usual).error,
-	          PlanError::nobody_watches);
+	EXPECT_EQ(make_plan({60000, std::nullopt, false}, 0, usual).error,
+	          PlanError::not_watching);
 	// With the default watch_interval of one second, the minimum is below ten seconds.
-	EXPECT_LT(make_plan({1, std::nullopt}, 1000, usual).minimum, 10000);
+	EXPECT_LT(make_plan({1, std::nullopt, false}, 1000, usual).minimum, 10000);
 }
 
 TEST(Plan, ExtremesDoNotOverflow)
 {
-	const Plan plan = make_plan({INT64_C(1) << 50, INT64_C(1) << 50}, 1000, usual);
+	const Plan plan = make_plan({INT64_C(1) << 50, INT64_C(1) << 50, false}, 1000, usual);
 	EXPECT_EQ(plan.error, PlanError::none);
 	EXPECT_EQ(plan.settings.idle_s, 32767);
 	EXPECT_GT(plan.settings.dead_after_ms, 0);
 	EXPECT_GT(plan.client_user_timeout_ms, 0);
-	EXPECT_EQ(make_plan({60000, std::nullopt}, INT_MAX, usual).error,
+	EXPECT_EQ(make_plan({60000, std::nullopt, false}, INT_MAX, usual).error,
 	          PlanError::detect_too_soon);
 }
 
@@ -204,7 +223,7 @@ TEST(Plan, SysctlsDetectWithinTheSameTimeWithDataInFlight)
 
 TEST(Plan, HasTheExpectedTexts)
 {
-	const Intent intent{60000, 350000};
+	const Intent intent{60000, 350000, false};
 	const Plan plan = make_plan(intent, 1000, usual);
 	EXPECT_EQ(libpq_options(plan),
 	          "keepalives=1 keepalives_idle=18 keepalives_interval=5 "
@@ -213,17 +232,35 @@ TEST(Plan, HasTheExpectedTexts)
 	                              "net.ipv4.tcp_keepalive_intvl = 5\n"
 	                              "net.ipv4.tcp_keepalive_probes = 6\n"
 	                              "net.ipv4.tcp_retries2 = 6\n");
-	EXPECT_EQ(policy_insert(plan, intent),
-	          "INSERT INTO keepalive_policy (name, tcp_keepalives_idle, "
-	          "tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, "
-	          "client_connection_check_interval, dead_after, stall_timeout) VALUES "
-	          "('dead_within_60s', '18s', '5s', 6, '0s', '4900ms', '34s', '57s');");
+	EXPECT_EQ(
+		policy_insert(plan, intent),
+		"INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle, "
+		"tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, "
+		"client_connection_check_interval, dead_after, stall_timeout) VALUES "
+		"('dead_within_60s_path_350s', 1000, '18s', '5s', 6, '0s', '4900ms', '34s', "
+		"NULL) ON CONFLICT (name) DO UPDATE SET priority = excluded.priority, "
+		"tcp_keepalives_idle = excluded.tcp_keepalives_idle, "
+		"tcp_keepalives_interval = excluded.tcp_keepalives_interval, "
+		"tcp_keepalives_count = excluded.tcp_keepalives_count, "
+		"tcp_user_timeout = excluded.tcp_user_timeout, "
+		"client_connection_check_interval = excluded.client_connection_check_interval, "
+		"dead_after = excluded.dead_after, stall_timeout = excluded.stall_timeout;");
 	EXPECT_EQ(plan.probes_per_hour, 200);
 
-	const Intent hour{3600500, std::nullopt};
+	const Intent hour{3600500, std::nullopt, true};
 	const std::string insert = policy_insert(make_plan(hour, 1000, usual), hour);
-	EXPECT_NE(insert.find("'dead_within_3600500ms'"), std::string::npos);
-	EXPECT_NE(insert.find(", NULL);"), std::string::npos);
+	EXPECT_NE(insert.find("'dead_within_3600500ms_end_slow', 1000"), std::string::npos);
+	EXPECT_EQ(insert.find("NULL"), std::string::npos);
+
+	// The longest of all: a policy's name has at most 63 bytes.
+	const Millis century = INT64_C(36525) * 24 * 3600 * 1000 - 1;
+	const Intent longest{century, century, true};
+	PlanTexts texts;
+	const Plan long_plan = make_plan(longest, 1000, usual);
+	EXPECT_TRUE(plan_texts(long_plan, longest, std::string(130, 'x').c_str(), &texts));
+	const std::string text = texts.policy_insert;
+	const std::size_t quote = text.find('\'');
+	EXPECT_LE(text.find('\'', quote + 1) - quote - 1, 63u) << text;
 }
 
 } // namespace

@@ -25,6 +25,7 @@ namespace
 constexpr Argument plan_arguments[] = {
 	{"detect_within", INTERVALOID, false},
 	{"path_idle_timeout", INTERVALOID, true},
+	{"end_slow_readers", BOOLOID, false},
 };
 
 constexpr Column plan_columns[] = {
@@ -39,8 +40,10 @@ constexpr Column plan_columns[] = {
 	{"detects_idle", INTERVALOID},
 	{"earliest_busy", INTERVALOID},
 	{"detects_busy", INTERVALOID},
-	{"earliest_any", INTERVALOID},
-	{"detects_any", INTERVALOID},
+	{"earliest_late_write", INTERVALOID},
+	{"detects_late_write", INTERVALOID},
+	{"earliest_stalled", INTERVALOID},
+	{"detects_stalled", INTERVALOID},
 	{"probes_per_hour", INT4OID},
 	{"libpq_options", TEXTOID},
 	{"sysctl", TEXTOID},
@@ -82,7 +85,7 @@ std::int64_t milliseconds_of(const Interval *interval, const char *name)
 	case PlanError::detect_too_soon:
 		ereport(ERROR,
 		        (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		         errmsg("a dead peer cannot be found within %s in every state",
+		         errmsg("a dead client cannot be found within %s",
 		                interval_text(intent.detect_within)),
 		         errdetail("The minimum is %s while keepalive_guard.watch_interval is "
 		                   "%d ms.",
@@ -97,29 +100,26 @@ std::int64_t milliseconds_of(const Interval *interval, const char *name)
 		                          "is one second.",
 		                          minimum)));
 	default:
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		     errmsg("keepalive_guard.watch_interval is 0: nobody watches"),
-		     errdetail("Without dead_after and stall_timeout, no settings find a dead "
-		               "peer in every state without ending living clients."),
-		     errhint("Set keepalive_guard.watch_interval to 1s and reload.")));
+		ereport(ERROR,
+		        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		         errmsg("cannot make a plan while keepalive_guard.watch_interval is 0"),
+		         errdetail("Without dead_after, no settings find a dead client in every "
+		                   "state without ending living clients."),
+		         errhint("Set keepalive_guard.watch_interval to 1s and reload.")));
 	}
 }
 
-// The plan is good advice all the same.
+// The plan itself does not need it.
 void warn_without_preload()
 {
-	ereport(
-		WARNING,
-		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-	     errmsg("nobody watches: keepalive_guard is not preloaded"),
-	     errdetail("The policy, its dead_after and its stall_timeout will be in force "
-	               "once it is.  The plan reckons with a "
-	               "keepalive_guard.watch_interval of %d ms.",
-	               watch_interval),
-	     errhint("Add keepalive_guard to shared_preload_libraries and restart the "
-	             "server.")));
+	ereport(WARNING,
+	        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+	         errmsg("keepalive_guard is not loaded via shared_preload_libraries"),
+	         errdetail("The policy will be in force once it is.  The plan assumes a "
+	                   "keepalive_guard.watch_interval of %d ms.",
+	                   watch_interval),
+	         errhint("Add keepalive_guard to shared_preload_libraries and restart the "
+	                 "server.")));
 }
 
 void add_span(RowValues<plan_columns> &row, const Span &span)
@@ -151,7 +151,8 @@ extern "C" PGDLLEXPORT Datum keepalive_plan(PG_FUNCTION_ARGS)
 	using namespace guard::pg;
 
 	TupleDesc descriptor = begin_composite(fcinfo, plan_columns, plan_arguments);
-	Intent intent = {milliseconds_of(PG_GETARG_INTERVAL_P(0), "detect_within"), {}};
+	Intent intent = {
+		milliseconds_of(PG_GETARG_INTERVAL_P(0), "detect_within"), {}, PG_GETARG_BOOL(2)};
 	if (!PG_ARGISNULL(1))
 		intent.path_idle_timeout =
 			milliseconds_of(PG_GETARG_INTERVAL_P(1), "path_idle_timeout");
@@ -169,7 +170,8 @@ extern "C" PGDLLEXPORT Datum keepalive_plan(PG_FUNCTION_ARGS)
 	add_settings(row, plan.settings);
 	add_span(row, plan.detection.idle);
 	add_span(row, plan.detection.busy);
-	add_span(row, plan.detection.any);
+	add_span(row, plan.detection.late_write);
+	add_span(row, plan.detection.stalled);
 	row.add(Int32GetDatum(plan.probes_per_hour));
 	row.add_text(texts.libpq_options);
 	row.add_text(texts.sysctl_lines);

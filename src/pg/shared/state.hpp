@@ -33,8 +33,8 @@ struct Shared
 	pg_atomic_uint32 policy_state; // PolicyState
 	pg_atomic_uint64 generation;   // of the compiled policies; grows under policy_lock
 
-	// Requests to read the policy table are numbered.  A stage is up to date if it has the
-	// number of the last one.
+	// Requests to read the policy table are numbered.  A stage is up to date if it has
+	// the number of the last one.
 	pg_atomic_uint64 requested;   // the table may have changed
 	pg_atomic_uint64 edited;      // ... the last request after an edit or to apply
 	pg_atomic_uint64 compiled;    // ... the table was read after that request

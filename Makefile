@@ -22,7 +22,7 @@ OBJS = $(SESSION_OBJS) $(filter-out $(SESSION_OBJS), \
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test
 
-EXTRA_CLEAN = build $(OBJS:.o=.o.d) $(OBJS:.o=.bc.d)
+EXTRA_CLEAN = build $(OBJS:.o=.o.d)
 
 .DEFAULT_GOAL = all
 
@@ -41,7 +41,7 @@ endif
 ifndef MISSING
 
 # -isystem: the warnings below are for our code, not for others' headers.
-PG_CPPFLAGS = -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
+PG_CPPFLAGS := -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(NL_CFLAGS:-I%=-isystem %)
 PG_CXXFLAGS = -std=c++17 $(WARNINGS) -fvisibility=hidden
 ifneq ($(findstring clang,$(CXX)),)
@@ -49,19 +49,18 @@ ifneq ($(findstring clang,$(CXX)),)
 PG_CXXFLAGS += -Wno-unknown-warning-option
 endif
 SHLIB_LINK = $(NL_LIBS)
+# No bitcode: none of our functions gains from being inlined into a query.
+override with_llvm = no
 
 include $(PGXS)
 
-# PGXS links with the C compiler, and gives the bitcode no flags of ours.
+# PGXS links with the C compiler.
 override COMPILER = $(CXX) $(CXXFLAGS)
-COMPILE.cxx.bc += $(PG_CXXFLAGS)
 
 # Debian's PGXS tracks no headers.
 $(OBJS): %.o: %.cpp
 	$(COMPILE.cc) -MMD -MP -MF $@.d -o $@ $<
-$(OBJS:.o=.bc): %.bc: %.cpp
-	$(COMPILE.cxx.bc) -MMD -MP -MF $@.d -o $@ $<
--include $(OBJS:.o=.o.d) $(OBJS:.o=.bc.d)
+-include $(OBJS:.o=.o.d)
 
 include test/unit/unit.mk test/lint/lint.mk
 else

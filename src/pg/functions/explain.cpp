@@ -247,12 +247,14 @@ CompiledPolicies copy_policies()
 		static_cast<Rule *>(palloc_extended(room * sizeof(Rule), MCXT_ALLOC_HUGE));
 	copy.policies =
 		static_cast<Policy *>(palloc_extended(room * sizeof(Policy), MCXT_ALLOC_HUGE));
-	LWLockAcquire(shared->policy_lock, LW_SHARED);
-	copy.enabled = shared->policy_count;
-	copy.count = shared->policy_count + shared->disabled_count;
-	memcpy(copy.rules, shared_rules(), copy.count * sizeof(Rule));
-	memcpy(copy.policies, shared_policies(), copy.count * sizeof(Policy));
-	LWLockRelease(shared->policy_lock);
+	read_policies(
+		[&copy](std::uint32_t enabled, std::uint32_t count)
+		{
+			copy.enabled = enabled;
+			copy.count = count;
+			memcpy(copy.rules, shared_rules(), count * sizeof(Rule));
+			memcpy(copy.policies, shared_policies(), count * sizeof(Policy));
+		});
 	return copy;
 }
 

@@ -44,14 +44,16 @@ Candidate *enabled_policies(std::uint32_t *count)
 {
 	auto *copies = static_cast<Candidate *>(palloc_extended(
 		shared->policy_room * sizeof(Candidate), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO));
-	LWLockAcquire(shared->policy_lock, LW_SHARED);
-	*count = shared->policy_count;
-	for (std::uint32_t i = 0; i < *count; i++)
-	{
-		copies[i].rule = shared_rules()[i];
-		copies[i].policy = shared_policies()[i];
-	}
-	LWLockRelease(shared->policy_lock);
+	read_policies(
+		[&](std::uint32_t enabled, std::uint32_t)
+		{
+			*count = enabled;
+			for (std::uint32_t i = 0; i < enabled; i++)
+			{
+				copies[i].rule = shared_rules()[i];
+				copies[i].policy = shared_policies()[i];
+			}
+		});
 
 	for (std::uint32_t i = 0; i < *count; i++)
 		if (copies[i].rule.role == PatternKind::name ||

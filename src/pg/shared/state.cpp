@@ -96,6 +96,7 @@ void init_state(LWLock *policy_lock)
 	memset(static_cast<void *>(shared), 0, state_size());
 	shared->policy_lock = policy_lock;
 	pg_atomic_init_u32(&shared->policy_state, static_cast<uint32>(PolicyState::not_read));
+	pg_atomic_init_u64(&shared->policy_changes, 0);
 	pg_atomic_init_u64(&shared->generation, 0);
 	pg_atomic_init_u64(&shared->requested, 1); // the first reading
 	pg_atomic_init_u64(&shared->edited, 1);
@@ -128,6 +129,7 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t e
 	LWLockAcquire(shared->policy_lock, LW_EXCLUSIVE);
 	if (!are_compiled(rules, policies, enabled, count))
 	{
+		pg_atomic_fetch_add_u64(&shared->policy_changes, 1);
 		if (count > 0)
 		{
 			memcpy(shared_rules(), rules, count * sizeof(Rule));
@@ -135,6 +137,7 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t e
 		}
 		shared->policy_count = enabled;
 		shared->disabled_count = count - enabled;
+		pg_atomic_fetch_add_u64(&shared->policy_changes, 1);
 		pg_atomic_fetch_add_u64(&shared->generation, 1);
 		pg_atomic_write_u32(&shared->attention, 1);
 	}

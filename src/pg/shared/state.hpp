@@ -29,9 +29,12 @@ enum class PolicyState : std::uint32_t
 
 struct Shared
 {
-	LWLock *policy_lock;           // guards policy_count, rules, policies
-	pg_atomic_uint32 policy_state; // PolicyState
-	pg_atomic_uint64 generation;   // of the compiled policies; grows under policy_lock
+	// Guards policy_count, disabled_count, rules and policies.  Only starting sessions
+	// and the workers take it: everybody else uses read_policies().
+	LWLock *policy_lock;
+	pg_atomic_uint64 policy_changes; // odd while they are being replaced
+	pg_atomic_uint32 policy_state;   // PolicyState
+	pg_atomic_uint64 generation;     // of the compiled policies; grows under policy_lock
 
 	// Requests to read the policy table are numbered.  A stage is up to date if it has
 	// the number of the last one.
@@ -76,6 +79,30 @@ void init_state(LWLock *policy_lock);
 // `enabled` ones of them enabled.
 void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t enabled,
                       std::uint32_t count, PolicyState state, std::uint64_t request);
+
+// Calls copy(enabled, count) to copy what it needs from shared_rules() and
+// shared_policies(), the first `enabled` of which are enabled; again if they were
+// replaced meanwhile.  Takes no lock: readers in a loop would keep the policies from
+// being replaced.
+template <typename Copy> void read_policies(Copy copy)
+{
+	while (true)
+	{
+		const uint64 before = pg_atomic_read_u64(&shared->policy_changes);
+		pg_read_barrier();
+		if ((before & 1) == 0)
+		{
+			const std::uint32_t room = shared->policy_room;
+			const std::uint32_t enabled = Min(shared->policy_count, room);
+			copy(enabled, Min(enabled + shared->disabled_count, room));
+			pg_read_barrier();
+			if (pg_atomic_read_u64(&shared->policy_changes) == before)
+				return;
+		}
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+}
 
 // Notes that the policies could not be replaced, and why; those in force stay.
 void keep_policies(PolicyState state, std::uint64_t request);

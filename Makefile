@@ -14,8 +14,8 @@ SESSION_OBJS = $(addprefix src/,pg/session/authentication.o pg/session/session.o
 	pg/session/own_slot.o pg/session/guc_hooks.o pg/setting_records.o \
 	pg/policy/matching.o model/match.o model/effective.o kernel/socket_options.o \
 	pg/clock.o pg/shared/state.o pg/shared/slots.o pg/session/ending.o model/cause.o \
-	pg/session/record.o pg/shared/events.o pg/shared/path_evidence.o model/idle_path.o \
-	pg/shared/statistics.o kernel/tcp_info.o)
+	pg/session/record.o pg/endpoint.o pg/text.o pg/shared/events.o \
+	pg/shared/path_evidence.o model/idle_path.o pg/shared/statistics.o kernel/tcp_info.o)
 OBJS = $(SESSION_OBJS) $(filter-out $(SESSION_OBJS), \
 	$(patsubst %.cpp,%.o,$(wildcard src/*.cpp src/*/*.cpp src/*/*/*.cpp)))
 

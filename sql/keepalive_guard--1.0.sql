@@ -309,7 +309,7 @@ CREATE FUNCTION @extschema@.keepalive_events(
 	OUT ended_at timestamptz,
 	OUT pid integer,
 	OUT cause text,
-	OUT policy text,
+	OUT policies text[],
 	OUT datname name,
 	OUT usename name,
 	OUT application_name text,
@@ -330,7 +330,7 @@ CREATE FUNCTION @extschema@.keepalive_events(
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_events() IS
-	'ended connections, newest first, and why they ended; the last keepalive_guard.max_events of them';
+	'ended connections, newest first, and why they ended; the last keepalive_guard.max_events that were lost, and as many others';
 
 CREATE FUNCTION @extschema@.keepalive_stats(
 	OUT policy text,
@@ -349,12 +349,13 @@ CREATE FUNCTION @extschema@.keepalive_stats(
 	OUT server_shutdown bigint,
 	OUT authentication_failed bigint,
 	OUT unknown bigint,
+	OUT would_end bigint,
 	OUT stats_reset timestamptz)
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_stats() IS
-	'sessions of each policy, and of none (NULL): now, so far, and how those that ended did so';
+	'sessions of each policy, and of none (NULL): how many there are, how many there were, and how many ended for which cause; a session counts under each of its policies; only those who may read keepalive_policy or are members of pg_read_all_stats see other rows than that for none';
 
 CREATE FUNCTION @extschema@.keepalive_stats_reset() RETURNS void
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED

@@ -13,7 +13,7 @@ constexpr const char *cause_names[cause_count] = {
 	"client_closed", "client_vanished",    "reset",           "keepalive_timeout",
 	"user_timeout",  "retransmit_timeout", "unreachable",     "dead_after",
 	"stall_timeout", "terminated",         "server_shutdown", "authentication_failed",
-	"unknown",
+	"unknown",       "would_end",
 };
 
 bool has_state(const Evidence &evidence, TcpState state)
@@ -92,10 +92,16 @@ bool is_lost(Cause cause) noexcept
 	case Cause::terminated:
 	case Cause::server_shutdown:
 	case Cause::authentication_failed:
+	case Cause::would_end:
 		return false;
 	default:
 		return true;
 	}
+}
+
+bool is_end_of_session(Cause cause) noexcept
+{
+	return cause != Cause::authentication_failed && cause != Cause::would_end;
 }
 
 Cause cause_of(const Evidence &evidence) noexcept

@@ -24,13 +24,18 @@ enum class Cause : std::uint8_t
 	server_shutdown,
 	authentication_failed,
 	unknown, // the evidence is not enough
+	// Not an end: a policy that is log_only would have ended the session, which lives on.
+	would_end,
 };
-constexpr int cause_count = 13;
+constexpr int cause_count = 14;
 
 const char *cause_name(Cause cause) noexcept;
 
 // Whether the client was lost: neither it nor the server ended the connection in words.
 bool is_lost(Cause cause) noexcept;
+
+// Whether a session has ended for it.
+bool is_end_of_session(Cause cause) noexcept;
 
 // How the backend came to its end, as PostgreSQL tells it.
 enum class SessionEnd : std::uint8_t

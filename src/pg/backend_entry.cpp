@@ -28,6 +28,7 @@ bool read_backend(int number, Backend &backend)
 			strlcpy(backend.application_name, entry->st_appname, NAMEDATALEN);
 			backend.state = entry->st_state;
 			backend.state_since = entry->st_state_start_timestamp;
+			backend.transaction_start = entry->st_xact_start_timestamp;
 		}
 		pgstat_end_read_activity(entry, after);
 		if (pgstat_read_activity_complete(before, after))

@@ -24,6 +24,7 @@ struct Backend
 	char application_name[NAMEDATALEN];
 	BackendState state;
 	TimestampTz state_since;
+	TimestampTz transaction_start; // 0: no transaction is open
 };
 
 // Reads the entry of the backend with this number (from 0, below MaxBackends).  False if

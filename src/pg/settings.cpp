@@ -39,9 +39,9 @@ void define_settings()
 
 	DefineCustomIntVariable(
 		"keepalive_guard.max_events",
-		"Sets the number of ended connections that keepalive_events() remembers.",
-		nullptr, &max_events, 4096, 1, 1000000, PGC_POSTMASTER, 0, nullptr, nullptr,
-		nullptr);
+		"Sets the number of lost connections that keepalive_events() remembers.",
+		"It remembers as many connections that ended in another way.", &max_events, 4096,
+		1, 1000000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
 
 	DefineCustomBoolVariable("keepalive_guard.log_lost_connections",
 	                         "Logs each lost connection, with its cause and policy.",

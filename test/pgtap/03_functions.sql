@@ -39,7 +39,7 @@ INSERT INTO expected (name, arguments, columns) VALUES
 
 INSERT INTO expected (name, arguments, columns) VALUES
 	('keepalive_events', '',
-		'ended_at timestamp with time zone, pid integer, cause text, policy text, datname name, '
+		'ended_at timestamp with time zone, pid integer, cause text, policies text[], datname name, '
 		'usename name, application_name text, backend_type text, client_addr inet, client_port integer, '
 		'connected_for interval, silent_for interval, state text, transaction_age interval, '
 		'unanswered_probes integer, retransmits integer, rtt_ms double precision, bytes_sent bigint, '
@@ -49,7 +49,7 @@ INSERT INTO expected (name, arguments, columns) VALUES
 		'client_vanished bigint, reset bigint, keepalive_timeout bigint, user_timeout bigint, '
 		'retransmit_timeout bigint, unreachable bigint, dead_after bigint, stall_timeout bigint, '
 		'terminated bigint, server_shutdown bigint, authentication_failed bigint, unknown bigint, '
-		'stats_reset timestamp with time zone');
+		'would_end bigint, stats_reset timestamp with time zone');
 
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_explain',

@@ -61,7 +61,7 @@ sub cause_of
 {
 	my ($session) = @_;
 	my $pid = $session->pid;
-	return $superuser->query("SELECT cause, policy FROM keepalive_events() WHERE pid = $pid LIMIT 1")->[0];
+	return $superuser->query("SELECT cause, policies[1] FROM keepalive_events() WHERE pid = $pid LIMIT 1")->[0];
 }
 
 # The number of times that the worker has woken up.  The watcher would wake it ten times in

@@ -73,7 +73,7 @@ is(length join('', readline $slow), 9, 'at authentication_timeout, the client ge
 sleep 0.5;
 
 my $rows = $admin->query(<<'END');
-SELECT usename, detail, datname, policy, state, transaction_age, backend_type, host(client_addr), client_port > 0
+SELECT usename, detail, datname, policies, state, transaction_age, backend_type, host(client_addr), client_port > 0
 FROM keepalive_events() WHERE cause = 'authentication_failed'
 END
 my %seen = map { ($_->[1] => $_->[0]) } @$rows;

@@ -152,8 +152,8 @@ $node->stop('immediate');
 $node->start;
 is(counters('sessions_total - sessions, client_closed'), '1|1',
 	'an immediate shutdown does not count the sessions that it ends, and keeps earlier counts');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM keepalive_events() WHERE ended_at < pg_postmaster_start_time()'),
-	0, 'there are no events from before the restart');
+is($node->safe_psql('postgres', 'SELECT count(*) > 10 FROM keepalive_events() WHERE ended_at < pg_postmaster_start_time()'),
+	't', 'and keeps earlier events');
 
 # --- a crash --------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ $node->append_conf('postgresql.conf', "restart_after_crash = on\n");
 $node->reload;
 my $victim = $node->session;
 $victim->vanish;
-$node->poll_query_until('postgres', 'SELECT count(*) = 1 FROM keepalive_events() WHERE cause = \'client_vanished\'');
+$node->poll_query_until('postgres', 'SELECT count(*) > 0 FROM keepalive_events() WHERE cause = \'client_vanished\'');
 $victim = $node->session;
 $log = $node->log_end;
 kill 'KILL', $victim->pid;

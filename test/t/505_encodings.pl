@@ -89,7 +89,7 @@ foreach my $encoding (@encodings)
 			is($result->{error} && $result->{error}{message}, undef, "$source can be converted to text $what");
 		}
 		$shown{"$encoding $client_encoding"} = join '|', map { $_->[0] } @{
-			$session->query(q{SELECT DISTINCT policy FROM keepalive_events() WHERE policy IS NOT NULL}) };
+			$session->query(q{SELECT DISTINCT policies[1] FROM keepalive_events() WHERE policies IS NOT NULL}) };
 		my $names = $session->query(
 			q{SELECT DISTINCT usename FROM keepalive_events() WHERE cause = 'authentication_failed'});
 		$shown{"$encoding $client_encoding users"} = { map { ($_->[0] => 1) } @$names };

@@ -3,15 +3,17 @@
 use strict;
 use warnings;
 
+use IO::Socket::INET ();
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::ExpectedEvents;
 use KeepaliveGuard::KernelSockets 'socket_line';
 use PostgreSQL::Test::Utils;
+use Socket qw(SOL_SOCKET SO_LINGER);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $node = KeepaliveGuard::Cluster->start_new('primary',
-	conf => "autovacuum = off\nkeepalive_guard.max_events = 50\n");
+	conf => "autovacuum = off\nrestart_after_crash = on\nkeepalive_guard.max_events = 50\n");
 $node->safe_psql('postgres', <<'END');
 CREATE ROLE app LOGIN;
 CREATE ROLE other LOGIN;
@@ -22,6 +24,8 @@ GRANT app TO member;
 CREATE DATABASE shop;
 END
 $node->policy(name => 'A "quoted" name', role => 'app', tcp_keepalives_idle => '60s');
+$node->policy(name => 'baseline', role => '+app', priority => 1000, tcp_keepalives_interval => '10s',
+	tcp_keepalives_idle => '1 min');
 $node->wait_for_policies;
 my $admin = $node->unix_session;
 
@@ -54,12 +58,12 @@ my $log = $node->log_end;
 $session->vanish;
 my $event = event($session->pid);
 is_deeply(
-	{ map { ($_ => $event->{$_}) } qw(pid cause policy datname usename application_name backend_type
+	{ map { ($_ => $event->{$_}) } qw(pid cause policies datname usename application_name backend_type
 		  client_addr client_port state unanswered_probes retransmits bytes_sent) },
 	{
 		pid => $session->pid,
 		cause => 'client_vanished',
-		policy => 'A "quoted" name',
+		policies => [ 'A "quoted" name', 'baseline' ],
 		datname => 'shop',
 		usename => 'app',
 		application_name => 'till',
@@ -93,7 +97,7 @@ sub lost_lines
 
 my $port = $session->port;
 like(join("\n", lost_lines()),
-	qr/^[^\n]*LOG:  lost connection to client 127\.0\.0\.1:$port: client_vanished, policy "A "quoted" name", silent for 0\.\d{3} s, transaction open for \d\.\d{3} s$/,
+	qr/^[^\n]*LOG:  lost connection to client 127\.0\.0\.1:$port: client_vanished, policies "A "quoted" name", "baseline", silent for 0\.\d{3} s, transaction open for \d\.\d{3} s$/,
 	'the log has one line with cause, policy, silence and transaction');
 
 $log = $node->log_end;
@@ -101,7 +105,7 @@ my @unix = ((map { $node->unix_session(user => 'other') } 1 .. 2), $node->unix_s
 $unix[0]->vanish;
 event($unix[0]->pid);
 like(join("\n", lost_lines()),
-	qr/^[^\n]*LOG:  lost connection to client \[local\]: client_vanished, policy none, no transaction open$/,
+	qr/^[^\n]*LOG:  lost connection to client \[local\]: client_vanished, no policy, no transaction open$/,
 	'the log line for a Unix socket without policy and transaction');
 $log = $node->log_end;
 $unix[2]->query('SET track_activities = off');
@@ -111,7 +115,7 @@ event($unix[2]->pid);
 like(join("
 ", lost_lines()),
 	qr/^[^
-]*LOG:  lost connection to client \[local\]: client_vanished, policy none$/,
+]*LOG:  lost connection to client \[local\]: client_vanished, no policy$/,
 	'the log line does not mention a transaction with track_activities = off');
 $log = $node->log_end;
 $unix[1]->terminate;
@@ -146,14 +150,119 @@ like(seen_by('monitor'), qr/app .*other postgres/, 'pg_read_all_stats sees all e
 
 # --- order and size -------------------------------------------------------------------
 
+# Lost connections, and then more orderly ends and failed logins than there is room for.
+foreach my $n (1 .. 60)
+{
+	my $s = $node->unix_session(application_name => "l$n");
+	$s->vanish;
+	$node->wait_for_exit($s->pid, 20);
+}
 foreach my $n (1 .. 60)
 {
 	my $s = $node->unix_session(application_name => "n$n");
 	$s->terminate;
 	$node->wait_for_exit($s->pid, 20);
+	eval { $node->session(user => 'stranger') };
 }
-my $names = $admin->query('SELECT application_name FROM keepalive_events()');
-is_deeply([ map { $_->[0] } @$names ], [ map { "n$_" } reverse 11 .. 60 ], 'keepalive_events() has the newest max_events events, newest first');
+sleep 0.3;
+
+sub names
+{
+	my ($condition) = @_;
+	my $rows = $admin->query("SELECT application_name FROM keepalive_events() WHERE $condition");
+	return [ map { $_->[0] } @$rows ];
+}
+is_deeply(names(q{cause = 'client_vanished'}), [ map { "l$_" } reverse 11 .. 60 ],
+	'keepalive_events() has the newest max_events lost connections, newest first, after as many other ends');
+is(scalar @{ names(q{cause <> 'client_vanished'}) }, 50, 'keepalive_events() has max_events other ends');
+is($admin->value(<<'END'), 0, 'all events are in one order');
+SELECT count(*) FROM (SELECT ended_at > lag(ended_at) OVER () AS wrong FROM keepalive_events()) AS e WHERE wrong
+END
+
+# --- the address of a connection that is reset at once --------------------------------
+
+my $postmaster = (split /\n/, PostgreSQL::Test::Utils::slurp_file($node->data_dir . '/postmaster.pid'))[0];
+kill 'STOP', $postmaster;
+my $socket = IO::Socket::INET->new(PeerHost => '127.0.0.1', PeerPort => $node->port) or die $!;
+my $early_port = $socket->sockport;
+my $startup = pack('N', 3 << 16) . "user\0app\0database\0postgres\0\0";
+syswrite $socket, pack('N', 4 + length $startup) . $startup;
+setsockopt $socket, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0);
+close $socket;
+kill 'CONT', $postmaster;
+my $recorded = q{SELECT cause, host(client_addr), client_port FROM keepalive_events() WHERE usename = 'app' LIMIT 1};
+my $row;
+foreach (1 .. 100)
+{
+	$row = $admin->query($recorded)->[0];
+	last if ($row->[2] // '') eq $early_port;
+	sleep 0.05;
+}
+is_deeply($row, [ 'reset', '127.0.0.1', $early_port ], 'a client that resets at once has its address in the event');
+
+# --- a restart ------------------------------------------------------------------------
+
+$admin->terminate;
+my $file = $node->data_dir . '/pg_stat/keepalive_guard.events';
+my $saved = q{SELECT e::text FROM keepalive_events() e WHERE cause = 'client_vanished' OR application_name ~ '^n'};
+
+# The lost connections, and the older ones of the others, before and after a restart.
+sub before_and_after
+{
+	my ($between) = @_;
+	$node->wait_for_exit($admin->pid, 20);
+	$admin = $node->unix_session;
+	my @before = map { $_->[0] } @{ $admin->query($saved) };
+	$admin->terminate;
+	$node->wait_for_exit($admin->pid, 20);
+	$node->stop('fast');
+	$between->();
+	$log = $node->log_end;
+	$node->start;
+	$admin = $node->unix_session;
+	my @after = map { $_->[0] } @{ $admin->query($saved) };
+	$admin->terminate;
+	return (\@before, \@after);
+}
+
+my ($before, $after) = before_and_after(sub { ok(-e $file, 'a clean shutdown saves the events') });
+cmp_ok(scalar @$before, '>', 60, 'events before a restart');
+# The sessions that ended meanwhile have pushed out some of those that were not lost.
+is_deeply($after, [ @$before[ 0 .. $#$after ] ], 'events after a restart are those from before');
+cmp_ok(scalar @$after, '>', @$before - 10, 'all of them');
+ok(!-e $file, 'a file that was loaded is removed');
+
+my %damage = (
+	'truncated' => sub { return substr $_[0], 0, -10 },
+	'longer' => sub { return "$_[0]x" },
+	'empty' => sub { return '' },
+	'of an older format' => sub { my ($b) = @_; substr($b, 0, 1) ^= "\1"; return $b },
+	'changed in one bit' => sub { my ($b) = @_; substr($b, 5000, 1) ^= "\1"; return $b });
+foreach my $damage (sort keys %damage)
+{
+	$node->unix_session->vanish foreach 1 .. 10;
+	sleep 0.3;
+	my (undef, $rows) = before_and_after(
+		sub {
+			my $bytes = $damage{$damage}->(PostgreSQL::Test::Utils::slurp_file($file));
+			open my $out, '>:raw', $file or die $!;
+			print $out $bytes;
+			close $out;
+		});
+	is(scalar @$rows, 0, "a file that is $damage is ignored");
+	is($node->log_count(qr/LOG:  ignoring invalid data in file "pg_stat\/keepalive_guard.events"/, $log),
+		1, "a file that is $damage is logged once");
+}
+
+$node->unix_session->vanish foreach 1 .. 10;
+sleep 0.3;
+my $victim = $node->unix_session;
+kill 'KILL', $victim->pid;
+$node->wait_for_exit($victim->pid, 20);
+sleep 0.5;
+$node->poll_query_until('postgres', 'SELECT true');
+$admin = $node->unix_session;
+is_deeply($admin->query($saved), [], 'after a crash there are no events');
 
 # --- no torn rows ---------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ TEST(Cause, NamesMatchTheColumns)
 		"client_closed", "client_vanished",    "reset",           "keepalive_timeout",
 		"user_timeout",  "retransmit_timeout", "unreachable",     "dead_after",
 		"stall_timeout", "terminated",         "server_shutdown", "authentication_failed",
-		"unknown",
+		"unknown",       "would_end",
 	};
 	static_assert(sizeof(names) / sizeof(*names) == guard::cause_count);
 	for (int i = 0; i < guard::cause_count; i++)
@@ -75,8 +75,11 @@ TEST(Cause, IsLostUnlessTheEndWasAnnounced)
 		auto cause = static_cast<Cause>(i);
 		bool announced = cause == Cause::client_closed || cause == Cause::terminated ||
 		                 cause == Cause::server_shutdown ||
-		                 cause == Cause::authentication_failed;
+		                 cause == Cause::authentication_failed ||
+		                 cause == Cause::would_end;
 		EXPECT_EQ(guard::is_lost(cause), !announced) << guard::cause_name(cause);
+		bool session = cause != Cause::authentication_failed && cause != Cause::would_end;
+		EXPECT_EQ(guard::is_end_of_session(cause), session) << guard::cause_name(cause);
 	}
 }
 

@@ -23,7 +23,7 @@ constexpr Column event_columns[] = {
 	{"ended_at", TIMESTAMPTZOID},
 	{"pid", INT4OID},
 	{"cause", TEXTOID},
-	{"policy", TEXTOID},
+	{"policies", TEXTARRAYOID},
 	{"datname", NAMEOID},
 	{"usename", NAMEOID},
 	{"application_name", TEXTOID},
@@ -57,28 +57,26 @@ void add_socket(RowValues<event_columns> &row, const Event &event)
 	}
 }
 
-void add_if_received(RowValues<event_columns> &row, const Event &event, size_t offset,
-                     std::uint64_t value)
+void add_if_known(RowValues<event_columns> &row, std::int64_t bytes)
 {
-	if (event.info.received >= offset + sizeof(value))
-		row.add(Int64GetDatum(static_cast<std::int64_t>(value)));
+	if (bytes != not_known)
+		row.add(Int64GetDatum(bytes));
 	else
 		row.add_null();
 }
 
 void add_kernel_view(RowValues<event_columns> &row, const Event &event)
 {
-	if (event.info.received == 0)
+	if (!event.tcp.known)
 	{
 		row.add_nulls(5);
 		return;
 	}
-	row.add(Int32GetDatum(event.info.probes));
-	row.add(Int32GetDatum(event.info.retransmits));
-	row.add(Float8GetDatum(event.info.rtt / 1000.0));
-	add_if_received(row, event, offsetof(TcpInfo, bytes_sent), event.info.bytes_sent);
-	add_if_received(row, event, offsetof(TcpInfo, bytes_received),
-	                event.info.bytes_received);
+	row.add(Int32GetDatum(event.tcp.probes));
+	row.add(Int32GetDatum(event.tcp.retransmits));
+	row.add(Float8GetDatum(event.tcp.rtt / 1000.0));
+	add_if_known(row, event.tcp.bytes_sent);
+	add_if_known(row, event.tcp.bytes_received);
 }
 
 void add_row(ReturnSetInfo *result, const Event &event)
@@ -87,15 +85,15 @@ void add_row(ReturnSetInfo *result, const Event &event)
 	row.add(TimestampTzGetDatum(event.ended_at));
 	row.add(Int32GetDatum(event.pid));
 	row.add_text(cause_name(event.cause));
-	row.add_text(event.governed ? event.policy : nullptr);
+	row.add_policies(policies_of(event));
 	row.add_name(event.database[0] ? event.database : nullptr);
 	row.add_name(event.role_name[0] ? event.role_name : nullptr);
 	row.add_text(event.application_name);
 	row.add_text(event.kind == BackendKind::replication ? "walsender" : "client backend");
 	add_socket(row, event);
 	row.add(microseconds_datum(event.connected_us));
-	if (event.info.received > 0)
-		row.add(interval_datum(silent_for(event.info)));
+	if (event.tcp.known)
+		row.add(interval_datum(event.tcp.silent_ms));
 	else
 		row.add_null();
 	row.add_text(state_name(event.state));
@@ -104,8 +102,13 @@ void add_row(ReturnSetInfo *result, const Event &event)
 	else
 		row.add(microseconds_datum(event.transaction_us));
 	add_kernel_view(row, event);
-	row.add_text(event.detail[0] ? event.detail : nullptr);
+	row.add_text(*detail_of(event) ? detail_of(event) : nullptr);
 	put_row(result, row);
+}
+
+bool is_visible(Oid role)
+{
+	return OidIsValid(role) && has_privs_of_role(GetUserId(), role);
 }
 
 } // namespace
@@ -117,13 +120,10 @@ extern "C" PGDLLEXPORT Datum keepalive_events(PG_FUNCTION_ARGS)
 
 	ReturnSetInfo *result = begin_rows(fcinfo, event_columns);
 	require_preload();
-	bool sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
-
-	int count;
-	const Event *events = copy_events(&count);
-	for (int i = 0; i < count; i++)
-		if (sees_all || (OidIsValid(events[i].role) &&
-		                 has_privs_of_role(GetUserId(), events[i].role)))
-			add_row(result, events[i]);
+	const bool sees_all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+	EventWalk walk;
+	begin_walk(walk, sees_all ? nullptr : is_visible);
+	while (const Event *event = next_event(walk))
+		add_row(result, *event);
 	return 0;
 }

@@ -29,14 +29,14 @@ constexpr Column path_evidence_columns[] = {
 
 // As it was at `then`.
 void add_row(ReturnSetInfo *result, const PathEvidence &path, const Endpoint &remote,
-             const TcpInfo &info, TimestampTz then)
+             std::int64_t silent_ms, TimestampTz then)
 {
 	if (path.outcome == PathOutcome::unknown)
 		return;
 	const Endpoint client = unmapped(remote);
 	RowValues<path_evidence_columns> row;
 	row.add(address_datum(client.family, client.address.data()));
-	row.add(TimestampTzGetDatum(then - silent_for(info) * INT64CONST(1000)));
+	row.add(TimestampTzGetDatum(then - silent_ms * 1000));
 	row.add(interval_datum(path.idle_for));
 	row.add_text(path_outcome_name(path.outcome));
 	put_row(result, row);
@@ -51,7 +51,7 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 	const PathEvidence path = path_evidence_of(listed.session, listed.backend.state,
 	                                           (now - listed.backend.state_since) / 1000,
 	                                           facts.info, PathEnd::none);
-	add_row(result, path, listed.session.socket.remote, facts.info, now);
+	add_row(result, path, listed.session.socket.remote, silent_for(facts.info), now);
 }
 
 } // namespace
@@ -65,11 +65,11 @@ extern "C" PGDLLEXPORT Datum keepalive_path_evidence(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = begin_rows(fcinfo, path_evidence_columns);
 	require_preload();
 
-	int count;
-	const Event *events = copy_events(&count);
-	for (int i = 0; i < count; i++)
-		add_row(result, events[i].path, events[i].client, events[i].info,
-		        events[i].ended_at);
+	EventWalk walk;
+	begin_walk(walk, nullptr);
+	while (const Event *event = next_event(walk))
+		add_row(result, event->path, event->client, event->tcp.silent_ms,
+		        event->ended_at);
 
 	Details details = {};
 	details.info = true;

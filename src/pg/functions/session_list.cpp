@@ -2,11 +2,10 @@
 
 #include "pg/functions/session_list.hpp"
 
+#include "pg/endpoint.hpp"
 #include "pg/functions/read_report.hpp"
 #include "pg/functions/session_state.hpp"
 #include "pg/shared/state.hpp"
-
-#include <netinet/in.h>
 
 extern "C"
 {
@@ -41,33 +40,12 @@ void find_slot(ListedSession &listed, int number)
 	}
 }
 
-// The client's end as PostgreSQL has it; without family for a Unix socket.
-Endpoint client_endpoint(const SockAddr &client)
-{
-	Endpoint endpoint = {};
-	if (client.addr.ss_family == AF_INET)
-	{
-		const auto &v4 = reinterpret_cast<const sockaddr_in &>(client.addr);
-		endpoint.family = 4;
-		endpoint.port = ntohs(v4.sin_port);
-		memcpy(endpoint.address.data(), &v4.sin_addr, sizeof(v4.sin_addr));
-	}
-	else if (client.addr.ss_family == AF_INET6)
-	{
-		const auto &v6 = reinterpret_cast<const sockaddr_in6 &>(client.addr);
-		endpoint.family = 6;
-		endpoint.port = ntohs(v6.sin6_port);
-		memcpy(endpoint.address.data(), &v6.sin6_addr, sizeof(v6.sin6_addr));
-	}
-	return endpoint;
-}
-
 // What can be said of a session without a slot.
 void describe_without_slot(ListedSession &listed)
 {
 	Session &session = listed.session;
 	session.socket = {};
-	session.socket.remote = client_endpoint(listed.backend.client);
+	session.socket.remote = endpoint_of(listed.backend.client);
 	session.transport =
 		session.socket.remote.family != 0 ? Transport::tcp : Transport::unix_socket;
 	session.socket.local.port = PostPortNumber;

@@ -1,8 +1,10 @@
 // keepalive_stats(), keepalive_stats_reset()
 #include "pg/postgres.hpp"
 
+#include "pg/compat.hpp"
 #include "pg/functions/preload.hpp"
 #include "pg/functions/rows.hpp"
+#include "pg/policy/table.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/shared/statistics.hpp"
@@ -11,6 +13,8 @@
 
 extern "C"
 {
+#include "catalog/pg_authid.h"
+#include "utils/acl.h"
 #include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_stats);
@@ -39,15 +43,16 @@ constexpr Column stats_columns[] = {
 	{"server_shutdown", INT8OID},
 	{"authentication_failed", INT8OID},
 	{"unknown", INT8OID},
+	{"would_end", INT8OID},
 	{"stats_reset", TIMESTAMPTZOID},
 };
 static_assert(std::size(stats_columns) == cause_count + 4);
 
-std::int64_t sum(const std::int64_t *ended)
+std::int64_t ended_sessions(const std::int64_t *ended)
 {
 	std::int64_t total = 0;
 	for (int i = 0; i < cause_count; i++)
-		if (static_cast<Cause>(i) != Cause::authentication_failed)
+		if (is_end_of_session(static_cast<Cause>(i)))
 			total += ended[i];
 	return total;
 }
@@ -97,12 +102,15 @@ StatisticsList list_statistics()
 	const Counters *counters = copy_counters(&count, &list.reset);
 	list.rows = static_cast<PolicyStatistics *>(palloc_extended(
 		(count + shared->policy_room + 1) * sizeof(PolicyStatistics), MCXT_ALLOC_HUGE));
-	add_row(list, "");
 
-	LWLockAcquire(shared->policy_lock, LW_SHARED);
-	for (std::uint32_t i = 0; i < shared->policy_count + shared->disabled_count; i++)
-		add_row(list, shared_policies()[i].name);
-	LWLockRelease(shared->policy_lock);
+	read_policies(
+		[&list](std::uint32_t, std::uint32_t compiled)
+		{
+			list.count = 0;
+			add_row(list, "");
+			for (std::uint32_t i = 0; i < compiled; i++)
+				add_row(list, shared_policies()[i].name);
+		});
 	std::sort(list.rows, list.rows + list.count, by_policy);
 
 	const int compiled = list.count;
@@ -129,9 +137,26 @@ void count_sessions(StatisticsList &list)
 		Wanted wanted;
 		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
 			continue;
-		if (PolicyStatistics *row = find_row(list, list.count, wanted.policies.name[0]))
-			row->sessions++;
+		// The name of none is "".
+		for (int p = 0; p < Max(wanted.policies.count, 1); p++)
+			if (PolicyStatistics *row =
+			        find_row(list, list.count, wanted.policies.name[p]))
+				row->sessions++;
 	}
+}
+
+// Whether the caller may see the names of policies, and with them their rows: who may
+// read the policy table.  A table in another database is not the one that counts.
+bool may_see_policies()
+{
+	if (has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
+		return true;
+	const char *database = get_database_name(MyDatabaseId);
+	if (database == nullptr || strcmp(database, policy_database) != 0)
+		return false;
+	const Oid table = policy_table();
+	return OidIsValid(table) &&
+	       pg_class_aclcheck(table, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
 }
 
 } // namespace
@@ -144,15 +169,18 @@ extern "C" PGDLLEXPORT Datum keepalive_stats(PG_FUNCTION_ARGS)
 
 	ReturnSetInfo *result = begin_rows(fcinfo, stats_columns);
 	require_preload();
+	const bool sees_policies = may_see_policies();
 	StatisticsList list = list_statistics();
 	count_sessions(list);
 	for (int i = 0; i < list.count; i++)
 	{
 		const PolicyStatistics &statistics = list.rows[i];
+		if (statistics.policy[0] != '\0' && !sees_policies)
+			continue;
 		RowValues<stats_columns> row;
 		row.add_text(statistics.policy[0] ? statistics.policy : nullptr);
 		row.add(Int64GetDatum(statistics.sessions));
-		row.add(Int64GetDatum(statistics.sessions + sum(statistics.ended)));
+		row.add(Int64GetDatum(statistics.sessions + ended_sessions(statistics.ended)));
 		for (std::int64_t ended : statistics.ended)
 			row.add(Int64GetDatum(ended));
 		row.add(TimestampTzGetDatum(list.reset));

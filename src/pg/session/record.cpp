@@ -2,7 +2,7 @@
 
 #include "pg/session/record.hpp"
 
-#include "kernel/socket_options.hpp"
+#include "pg/endpoint.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/path_evidence.hpp"
 #include "pg/shared/state.hpp"
@@ -11,6 +11,7 @@
 
 extern "C"
 {
+#include "lib/stringinfo.h"
 #include "libpq/libpq.h"
 #include "pgstat.h"
 #include "replication/walsender.h"
@@ -66,12 +67,30 @@ Event new_event(Port *port, Cause cause)
 	event.ended_at = GetCurrentTimestamp();
 	event.pid = MyProcPid;
 	event.cause = cause;
+	event.transport =
+		port->raddr.addr.ss_family == AF_UNIX ? Transport::unix_socket : Transport::tcp;
+	// The socket forgets its client's address with a reset.
+	event.client = endpoint_of(port->raddr);
 	event.kind = am_walsender ? BackendKind::replication : BackendKind::client;
 	strlcpy(event.role_name, port->user_name ? port->user_name : "", name_bytes);
 	strlcpy(event.application_name, application_name ? application_name : "", name_bytes);
 	event.connected_us = event.ended_at - MyStartTimestamp;
 	event.transaction_us = not_known;
 	return event;
+}
+
+// Palloc'd.
+const char *policies_text(const Event &event)
+{
+	const PolicyNames policies = policies_of(event);
+	if (policies.count == 0)
+		return "no policy";
+	StringInfoData text;
+	initStringInfo(&text);
+	for (int i = 0; i < policies.count; i++)
+		appendStringInfo(&text, "%s \"%s\"", i == 0 ? "policies" : ",",
+		                 text_for_log(policies.name[i]));
+	return text.data;
 }
 
 // PostgreSQL says "could not receive data from client" at best.
@@ -81,9 +100,9 @@ void log_lost(const Event &event)
 		return;
 
 	char silence[64] = "";
-	if (event.info.received > 0)
+	if (event.tcp.known)
 		snprintf(silence, sizeof(silence), ", silent for %.3f s",
-		         silent_for(event.info) / 1000.0);
+		         event.tcp.silent_ms / 1000.0);
 	// With track_activities off, nobody knows of any.
 	char transaction[64] = "";
 	if (event.transaction_us == not_known && event.state != STATE_DISABLED)
@@ -93,12 +112,11 @@ void log_lost(const Event &event)
 		         event.transaction_us / 1e6);
 	const char *state = state_name(event.state);
 	ereport(LOG_SERVER_ONLY,
-	        (errmsg("lost connection to client %s: %s, policy %s%s%s%s%s",
+	        (errmsg("lost connection to client %s: %s, %s%s%s",
 	                endpoint_text(event.client).text, cause_name(event.cause),
-	                event.governed ? "\"" : "none", text_for_log(event.policy),
-	                event.governed ? "\"" : "", silence, transaction),
-	         errdetail("%s%s%s", state ? state : "no state", event.detail[0] ? "; " : "",
-	                   text_for_log(event.detail)),
+	                policies_text(event), silence, transaction),
+	         errdetail("%s%s%s", state ? state : "no state",
+	                   *detail_of(event) ? "; " : "", text_for_log(detail_of(event))),
 	         errhidestmt(true), errhidecontext(true)));
 }
 
@@ -109,15 +127,9 @@ void add_failed_authentication(int, Datum)
 	Event event = new_event(MyProcPort, Cause::authentication_failed);
 	if (MyProcPort->database_name != nullptr)
 		strlcpy(event.database, MyProcPort->database_name, name_bytes);
-	event.transport = MyProcPort->raddr.addr.ss_family == AF_UNIX ? Transport::unix_socket
-	                                                              : Transport::tcp;
-	SocketId socket = {};
-	if (event.transport == Transport::tcp)
-		read_socket_id(MyProcPort->sock, socket);
-	event.client = socket.remote;
-	strlcpy(event.detail, failed_authentication, detail_bytes);
+	set_detail(event, failed_authentication);
 	add_event(event);
-	count_end("", event.cause);
+	count_end({}, event.cause);
 }
 
 } // namespace
@@ -126,22 +138,19 @@ void record_end(const Session &session, const Wanted &wanted, const Ending &endi
                 Port *port)
 {
 	Event event = new_event(port, ending.cause);
-	event.transport = session.transport;
-	event.governed = wanted.governed();
-	strlcpy(event.policy, wanted.policies.name[0], name_bytes);
+	set_policies(event, wanted.policies);
 	strlcpy(event.database, session.database, name_bytes);
-	event.client = session.socket.remote;
-	event.info = ending.info;
+	event.tcp = tcp_figures(ending.info);
 	if (my_entry() != nullptr)
 		event.path = path_evidence_of(
 			session, MyBEEntry->st_state,
 			(event.ended_at - MyBEEntry->st_state_start_timestamp) / 1000, ending.info,
 			path_end(ending.cause));
-	strlcpy(event.detail, ending.detail, detail_bytes);
+	set_detail(event, ending.detail);
 	take_activity(event);
 
 	add_event(event);
-	count_end(wanted.policies.name[0], ending.cause);
+	count_end(wanted.policies, ending.cause);
 	log_lost(event);
 }
 

@@ -25,7 +25,6 @@ constexpr char tranche_name[] = "keepalive_guard";
 enum Lock
 {
 	policy_lock,
-	events_lock,
 	statistics_lock,
 	lock_count,
 };
@@ -53,7 +52,7 @@ void startup()
 	LWLockPadded *locks = GetNamedLWLockTranche(tranche_name);
 	init_state(&locks[policy_lock].lock);
 	init_edits();
-	init_events(&locks[events_lock].lock);
+	init_events();
 	init_statistics(&locks[statistics_lock].lock);
 	LWLockRelease(AddinShmemInitLock);
 }

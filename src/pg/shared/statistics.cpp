@@ -4,13 +4,12 @@
 
 #include "pg/compat.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared/saved_file.hpp"
 #include "pg/shared/state.hpp"
 
 extern "C"
 {
 #include "pgstat.h"
-#include "port/pg_crc32c.h"
-#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/hsearch.h"
@@ -23,225 +22,224 @@ namespace
 {
 
 // Names follow the cumulative statistics, which PostgreSQL keeps in the same place.
-constexpr char statistics_file[] =
-	PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.stat";
-constexpr char temporary_file[] = PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.tmp";
-constexpr std::uint32_t file_magic = 0x4b470001; // changes with the format
-
-// In a file: keepalive_guard.max_policies may have been greater then.
-constexpr std::uint32_t most_counters = 2 * 100000 + 1;
-
-struct Totals
-{
-	LWLock *lock;
-	TimestampTz reset;
+const SavedFile statistics_file = {
+	PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.stat",
+	PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.tmp",
+	0x4b470002, // changes with the format
 };
 
-struct FileHeader
+struct Statistics
 {
-	std::uint32_t magic;
-	std::uint32_t count;
-	TimestampTz reset;
-	pg_crc32c crc; // of what is before it, and of the counters
+	LWLock *lock; // held to change anything but `reset`
+	pg_atomic_uint64 reset;
+	std::uint32_t rows_used; // those behind have never been used
+	std::uint32_t next_free; // where to look for a row that is free again
+	Versioned<Counters> rows[FLEXIBLE_ARRAY_MEMBER];
 };
 
-Totals *totals = nullptr;
-HTAB *counters = nullptr;
+// Where a policy's counters are.
+struct Place
+{
+	char policy[name_bytes]; // key
+	std::uint32_t row;
+	bool compiled; // while forget_dropped_policies() is at work
+};
+
+Statistics *statistics = nullptr;
+HTAB *places = nullptr;
 
 // Policies come and go: twice the room, and the names that no policy has any more
 // make way.
-long counters_room()
+std::uint32_t rows_room()
 {
-	return 2L * max_policies + 1;
+	return 2 * static_cast<std::uint32_t>(max_policies) + 1;
 }
 
-bool is_compiled(const char *policy)
+Size rows_size()
 {
-	for (std::uint32_t i = 0; i < shared->policy_count + shared->disabled_count; i++)
-		if (strcmp(shared_policies()[i].name, policy) == 0)
-			return true;
-	return false;
+	return add_size(offsetof(Statistics, rows),
+	                mul_size(rows_room(), sizeof(Versioned<Counters>)));
 }
 
-// Holding both locks.
-void forget_dropped_policies()
-{
-	HASH_SEQ_STATUS all;
-	hash_seq_init(&all, counters);
-	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
-		if (entry->policy[0] != '\0' && !is_compiled(entry->policy))
-			hash_search(counters, entry->policy, HASH_REMOVE, nullptr);
-}
+// All of the following up to load() hold the lock.
 
-// The counters of a policy, made if they are not there; nullptr if there is no room.
-Counters *find_counters(const char *policy)
+Place *find_place(const char *policy, HASHACTION action, bool *found)
 {
 	char key[name_bytes] = "";
 	strlcpy(key, policy, name_bytes);
-	bool found;
-	auto *entry =
-		static_cast<Counters *>(hash_search(counters, key, HASH_ENTER_NULL, &found));
-	if (entry != nullptr && !found)
-		memset(entry->ended, 0, sizeof(entry->ended));
-	return entry;
+	return static_cast<Place *>(hash_search(places, key, action, found));
 }
 
-pg_crc32c checksum(const FileHeader &header, const Counters *entries)
+void forget(const Place &place)
 {
-	pg_crc32c crc;
-	INIT_CRC32C(crc);
-	COMP_CRC32C(crc, &header, offsetof(FileHeader, crc));
-	COMP_CRC32C(crc, entries, header.count * sizeof(Counters));
-	FIN_CRC32C(crc);
-	return crc;
+	statistics->rows[place.row].write({});
+	statistics->next_free = place.row;
+	hash_search(places, place.policy, HASH_REMOVE, nullptr);
 }
 
-bool read_file(FILE *file, FileHeader *header, Counters **entries)
+void forget_dropped_policies()
 {
-	if (fread(header, sizeof(*header), 1, file) != 1 || header->magic != file_magic ||
-	    header->count > most_counters)
-		return false;
-	*entries = static_cast<Counters *>(palloc0((header->count + 1) * sizeof(Counters)));
-	if (fread(*entries, sizeof(Counters), header->count, file) != header->count)
-		return false;
-	return EQ_CRC32C(checksum(*header, *entries), header->crc);
-}
-
-// What is saved counts once: after a crash there is nothing to load.
-void load()
-{
-	FILE *file = AllocateFile(statistics_file, PG_BINARY_R);
-	if (file == nullptr)
-	{
-		if (errno != ENOENT)
-			ereport(LOG, (errcode_for_file_access(),
-			              errmsg("could not read file \"%s\": %m", statistics_file)));
-		return;
-	}
-	FileHeader header;
-	Counters *entries = nullptr;
-	if (read_file(file, &header, &entries))
-	{
-		totals->reset = header.reset;
-		for (std::uint32_t i = 0; i < header.count; i++)
-		{
-			entries[i].policy[name_bytes - 1] = '\0';
-			if (Counters *entry = find_counters(entries[i].policy))
-				memcpy(entry->ended, entries[i].ended, sizeof(entry->ended));
-		}
-	}
-	else
-		ereport(LOG, (errcode(ERRCODE_DATA_CORRUPTED),
-		              errmsg("ignoring invalid data in file \"%s\"", statistics_file)));
-	FreeFile(file);
-	unlink(statistics_file);
-}
-
-bool write_file(FILE *file)
-{
-	FileHeader header = {};
-	header.magic = file_magic;
-	header.reset = totals->reset;
-	auto *entries =
-		static_cast<Counters *>(palloc0((counters_room() + 1) * sizeof(Counters)));
-
 	HASH_SEQ_STATUS all;
-	hash_seq_init(&all, counters);
-	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
-		entries[header.count++] = *entry;
-	header.crc = checksum(header, entries);
-
-	return fwrite(&header, sizeof(header), 1, file) == 1 &&
-	       fwrite(entries, sizeof(Counters), header.count, file) == header.count;
+	hash_seq_init(&all, places);
+	while (auto *place = static_cast<Place *>(hash_seq_search(&all)))
+		place->compiled = place->policy[0] == '\0';
+	read_policies(
+		[](std::uint32_t, std::uint32_t count)
+		{
+			for (std::uint32_t i = 0; i < count; i++)
+				if (Place *place =
+			            find_place(shared_policies()[i].name, HASH_FIND, nullptr))
+					place->compiled = true;
+		});
+	hash_seq_init(&all, places);
+	while (auto *place = static_cast<Place *>(hash_seq_search(&all)))
+		if (!place->compiled)
+			forget(*place);
 }
 
-// In the postmaster, as pgss_shmem_shutdown() in pg_stat_statements.c: not after a
-// crash.
+// There is one: as many as `places` has room for.
+std::uint32_t free_row()
+{
+	if (statistics->rows_used < rows_room())
+		return statistics->rows_used++;
+	while (statistics->rows[statistics->next_free].value.used)
+		statistics->next_free = (statistics->next_free + 1) % rows_room();
+	return statistics->next_free;
+}
+
+// The counters of a policy, made if they are not there; nullptr if there is no room.
+Versioned<Counters> *find_counters(const char *policy)
+{
+	Place *place = find_place(policy, HASH_FIND, nullptr);
+	if (place == nullptr)
+	{
+		if (hash_get_num_entries(places) >= static_cast<long>(rows_room()))
+			return nullptr;
+		place = find_place(policy, HASH_ENTER_NULL, nullptr);
+		if (place == nullptr)
+			return nullptr;
+		place->row = free_row();
+		Counters counters = {};
+		strlcpy(counters.policy, policy, name_bytes);
+		counters.used = true;
+		statistics->rows[place->row].write(counters);
+	}
+	return &statistics->rows[place->row];
+}
+
+void count_for(const char *policy, Cause cause)
+{
+	Versioned<Counters> *row = find_counters(policy);
+	if (row == nullptr)
+	{
+		forget_dropped_policies();
+		row = find_counters(policy);
+	}
+	if (row == nullptr)
+		return;
+	Counters counters = row->value;
+	counters.ended[static_cast<int>(cause)]++;
+	row->write(counters);
+}
+
+// In the postmaster, when nobody else is there.
+void write_statistics(FileStream &file)
+{
+	const std::uint64_t reset = pg_atomic_read_u64(&statistics->reset);
+	put(file, &reset, sizeof(reset));
+	for (std::uint32_t i = 0; i < statistics->rows_used; i++)
+		if (statistics->rows[i].value.used)
+			put(file, &statistics->rows[i].value, sizeof(Counters));
+}
+
+void read_statistics(FileStream &file)
+{
+	std::uint64_t reset;
+	if (!take(file, &reset, sizeof(reset)))
+		return;
+	pg_atomic_write_u64(&statistics->reset, reset);
+	Counters counters;
+	while (take(file, &counters, sizeof(counters)))
+		if (Versioned<Counters> *row = find_counters(counters.policy))
+			row->write(counters);
+}
+
 void save(int code, Datum)
 {
-	if (code != 0 || totals == nullptr)
-		return;
-	FILE *file = AllocateFile(temporary_file, PG_BINARY_W);
-	bool written = file != nullptr && write_file(file);
-	if (file != nullptr && FreeFile(file) != 0)
-		written = false;
-	if (written && durable_rename(temporary_file, statistics_file, LOG) == 0)
-		return;
-	ereport(LOG, (errcode_for_file_access(),
-	              errmsg("could not write file \"%s\": %m", statistics_file)));
-	unlink(temporary_file);
+	if (code == 0)
+		save_file(statistics_file, write_statistics);
 }
 
 } // namespace
 
 Size statistics_size()
 {
-	return add_size(MAXALIGN(sizeof(Totals)),
-	                hash_estimate_size(counters_room(), sizeof(Counters)));
+	return add_size(MAXALIGN(rows_size()),
+	                hash_estimate_size(rows_room(), sizeof(Place)));
 }
 
 void init_statistics(LWLock *lock)
 {
 	bool found;
-	totals = static_cast<Totals *>(
-		ShmemInitStruct("keepalive_guard statistics", sizeof(Totals), &found));
+	statistics = static_cast<Statistics *>(
+		ShmemInitStruct("keepalive_guard statistics", rows_size(), &found));
 
 	HASHCTL control = {};
 	control.keysize = name_bytes;
-	control.entrysize = sizeof(Counters);
-	counters = compat::init_shared_hash("keepalive_guard counters", counters_room(),
-	                                    &control, HASH_ELEM | HASH_STRINGS);
+	control.entrysize = sizeof(Place);
+	places = compat::init_shared_hash("keepalive_guard counters", rows_room(), &control,
+	                                  HASH_ELEM | HASH_STRINGS);
 	if (found)
 		return;
-	totals->lock = lock;
-	totals->reset = GetCurrentTimestamp();
+	statistics->lock = lock;
+	pg_atomic_init_u64(&statistics->reset, GetCurrentTimestamp());
+	statistics->rows_used = 0;
+	statistics->next_free = 0;
+	for (std::uint32_t i = 0; i < rows_room(); i++)
+		statistics->rows[i].init();
 	find_counters("");
-	load();
+	load_file(statistics_file, read_statistics);
 	if (!IsUnderPostmaster)
 		on_shmem_exit(save, 0);
 }
 
-void count_end(const char *policy, Cause cause)
+void count_end(const PolicyNames &policies, Cause cause)
 {
-	LWLockAcquire(shared->policy_lock, LW_SHARED);
-	LWLockAcquire(totals->lock, LW_EXCLUSIVE);
-	Counters *entry = find_counters(policy);
-	if (entry == nullptr)
-	{
-		forget_dropped_policies();
-		entry = find_counters(policy);
-	}
-	if (entry != nullptr)
-		entry->ended[static_cast<int>(cause)]++;
-	LWLockRelease(totals->lock);
-	LWLockRelease(shared->policy_lock);
+	LWLockAcquire(statistics->lock, LW_EXCLUSIVE);
+	if (policies.count == 0)
+		count_for("", cause);
+	for (int i = 0; i < policies.count; i++)
+		count_for(policies.name[i], cause);
+	LWLockRelease(statistics->lock);
 }
 
 Counters *copy_counters(int *count, TimestampTz *reset)
 {
+	const std::uint32_t used = statistics->rows_used;
 	auto *copy = static_cast<Counters *>(
-		palloc_extended(counters_room() * sizeof(Counters), MCXT_ALLOC_HUGE));
+		palloc_extended(Max(used, 1) * sizeof(Counters), MCXT_ALLOC_HUGE));
+	*reset = static_cast<TimestampTz>(pg_atomic_read_u64(&statistics->reset));
 	*count = 0;
-	LWLockAcquire(totals->lock, LW_SHARED);
-	*reset = totals->reset;
-	HASH_SEQ_STATUS all;
-	hash_seq_init(&all, counters);
-	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
-		copy[(*count)++] = *entry;
-	LWLockRelease(totals->lock);
+	for (std::uint32_t i = 0; i < used; i++)
+	{
+		while (!statistics->rows[i].read(copy[*count]))
+			CHECK_FOR_INTERRUPTS();
+		if (copy[*count].used)
+			(*count)++;
+	}
 	return copy;
 }
 
 void reset_counters()
 {
-	LWLockAcquire(totals->lock, LW_EXCLUSIVE);
-	totals->reset = GetCurrentTimestamp();
+	LWLockAcquire(statistics->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u64(&statistics->reset, GetCurrentTimestamp());
 	HASH_SEQ_STATUS all;
-	hash_seq_init(&all, counters);
-	while (auto *entry = static_cast<Counters *>(hash_seq_search(&all)))
-		hash_search(counters, entry->policy, HASH_REMOVE, nullptr);
+	hash_seq_init(&all, places);
+	while (auto *place = static_cast<Place *>(hash_seq_search(&all)))
+		forget(*place);
 	find_counters("");
-	LWLockRelease(totals->lock);
+	LWLockRelease(statistics->lock);
 }
 
 } // namespace guard::pg

@@ -1,10 +1,11 @@
-// Counters of ended connections by policy and cause, behind keepalive_stats().
+// Counters of ended connections by policy and cause, behind keepalive_stats().  Those who
+// count take turns; those who read wait for nobody, and nobody waits for them.
 #pragma once
 
 #include "pg/postgres.hpp"
 
 #include "model/cause.hpp"
-#include "model/policy.hpp"
+#include "model/compose.hpp"
 
 extern "C"
 {
@@ -21,12 +22,13 @@ Size statistics_size();
 // saved, and arranges for saving.
 void init_statistics(LWLock *lock);
 
-// Counts one end.  policy: "" for none.
-void count_end(const char *policy, Cause cause);
+// Counts one end under each of these policies; without any, under none.
+void count_end(const PolicyNames &policies, Cause cause);
 
 struct Counters
 {
-	char policy[name_bytes]; // key; "" for no policy
+	char policy[name_bytes]; // "" for no policy
+	bool used;               // else this is room for a policy
 	std::int64_t ended[cause_count];
 };
 

@@ -35,6 +35,20 @@ template <typename T> struct Versioned
 		pg_atomic_write_u32(&sequence, before + 2);
 	}
 
+	// Where several processes may write: begins to change `value` in place, unless
+	// another one is at it.
+	bool try_begin()
+	{
+		std::uint32_t before = pg_atomic_read_u32(&sequence);
+		return (before & 1) == 0 &&
+		       pg_atomic_compare_exchange_u32(&sequence, &before, before + 1);
+	}
+	void end()
+	{
+		pg_write_barrier();
+		pg_atomic_fetch_add_u32(&sequence, 1);
+	}
+
 	// Copies the value as it was at one moment.  False if writers kept it busy;
 	// async-signal-safe.
 	[[nodiscard]] bool read(T &copy) const

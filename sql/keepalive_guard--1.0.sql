@@ -465,6 +465,25 @@ COMMENT ON COLUMN @extschema@.keepalive_paths_observed.tcp_keepalives_idle IS
 GRANT SELECT ON @extschema@.keepalive_paths_observed TO pg_read_all_stats;
 
 --
+-- Doing
+--
+
+CREATE FUNCTION @extschema@.keepalive_apply(
+	timeout interval DEFAULT '5s',
+	OUT sessions bigint,
+	OUT applied bigint,
+	OUT overridden bigint,
+	OUT failed bigint,
+	OUT pending bigint,
+	OUT without_policy bigint)
+	RETURNS record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_apply(interval) IS
+	'reads the policies again, applies them to every session, and waits for the sessions to confirm';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_apply(interval) FROM PUBLIC;
+
+--
 -- Advice
 --
 
@@ -525,7 +544,7 @@ COMMENT ON COLUMN @extschema@.keepalive_paths.idle_timeout IS
 COMMENT ON COLUMN @extschema@.keepalive_paths.what_happens IS
 	'reset: both or one of the ends are told, at the latest when they send again; silent: packets vanish from then on';
 COMMENT ON COLUMN @extschema@.keepalive_paths.source IS
-	'who says so';
+	'reference URL';
 GRANT SELECT ON @extschema@.keepalive_paths TO PUBLIC;
 
 CREATE FUNCTION @extschema@.keepalive_condition(
@@ -536,12 +555,13 @@ CREATE FUNCTION @extschema@.keepalive_condition(
 	OUT up_to_date boolean,
 	OUT skipped integer,
 	OUT in_force integer,
-	OUT netlink_refused text)
+	OUT netlink_refused text,
+	OUT sockets_unreadable text)
 	RETURNS record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_condition() IS
-	'for keepalive_check(): how the guard itself is';
+	'internal state, for keepalive_check()';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_condition() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_condition() TO pg_monitor;
 
@@ -554,11 +574,11 @@ CREATE FUNCTION @extschema@.keepalive_policy_problems(
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_policy_problems() IS
-	'for keepalive_check(): each enabled policy, and why it can never match';
+	'for keepalive_check(): each enabled policy, and why it can never match a connection';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_policy_problems() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_policy_problems() TO pg_monitor;
 
-CREATE FUNCTION @extschema@.keepalive_check(
+CREATE FUNCTION @extschema@.keepalive_check_guard(
 	OUT severity text,
 	OUT subject text,
 	OUT problem text,
@@ -571,30 +591,257 @@ WITH condition AS MATERIALIZED (
 		*,
 		current_setting('keepalive_guard.database', true) AS policy_database,
 		current_setting('keepalive_guard.database', true) = current_database() AS here,
-		'@extschema@.keepalive_policy'::regclass::text AS policy_table,
 		CASE in_force
 			WHEN 0 THEN 'no policy is in force'
 			WHEN 1 THEN 'the policy that was read before stays in force'
 			ELSE format('the %s policies that were read before stay in force', in_force)
 		END AS still_in_force
 	FROM @extschema@.keepalive_condition()
+)
+SELECT 'error', 'shared_preload_libraries',
+	'keepalive_guard is not loaded via shared_preload_libraries: no policy is in force',
+	format('ALTER SYSTEM SET shared_preload_libraries = %s; -- then restart the server',
+		(SELECT string_agg(quote_literal(btrim(library, ' "')), ', ' ORDER BY position)
+			FROM unnest(string_to_array(current_setting('shared_preload_libraries'), ',') || '{keepalive_guard}')
+				WITH ORDINALITY AS list (library, position)
+			WHERE btrim(library) <> ''))
+FROM condition WHERE NOT preloaded
+UNION ALL
+SELECT 'error', 'worker',
+	'the keepalive_guard worker is not running: changes of policies do not reach the sessions, dead_after and stall_timeout are not enforced',
+	'grep -E ''keepalive_guard|background worker'' server.log # it is restarted after a second; it needs two places of max_worker_processes'
+FROM condition WHERE NOT worker
+UNION ALL
+SELECT 'warning', 'worker', 'the last change of policies is not in force yet',
+	'SELECT pg_blocking_pids(pid), * FROM pg_stat_activity WHERE backend_type LIKE ''keepalive_guard%'';'
+FROM condition WHERE worker AND NOT up_to_date
+UNION ALL
+SELECT 'warning', 'keepalive_guard.enabled', 'policies are not applied to any session',
+	'ALTER SYSTEM RESET keepalive_guard.enabled; SELECT pg_reload_conf();'
+FROM condition WHERE NOT enabled
+UNION ALL
+SELECT 'warning', 'netlink',
+	format('netlink is unavailable, using /proc/net/tcp: %s', netlink_refused),
+	'systemctl edit postgresql # allow AF_NETLINK in RestrictAddressFamilies=, or in the container''s seccomp profile'
+FROM condition WHERE netlink_refused IS NOT NULL
+UNION ALL
+SELECT 'error', 'sockets',
+	format('the state of connections is not known: %s', sockets_unreadable),
+	'systemctl edit postgresql # allow AF_NETLINK in RestrictAddressFamilies=, or in the container''s seccomp profile'
+FROM condition WHERE sockets_unreadable IS NOT NULL
+
+-- The table and its compilation.
+UNION ALL
+SELECT 'error', 'keepalive_guard.database',
+	format('policies are read from database "%s", which does not exist', policy_database),
+	format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
+FROM condition WHERE policies = 'no_database'
+UNION ALL
+SELECT 'error', 'keepalive_guard.database',
+	format('policies are read from database "%s", which does not have the extension', policy_database),
+	format(E'\\connect %I\nCREATE EXTENSION keepalive_guard;', policy_database)
+FROM condition WHERE policies = 'no_extension'
+UNION ALL
+SELECT 'error', 'keepalive_guard.max_policies',
+	format('there are more policies than %s: the last changes are not in force', current_setting('keepalive_guard.max_policies')),
+	format('ALTER SYSTEM SET keepalive_guard.max_policies = %s; -- then restart the server',
+		2 * current_setting('keepalive_guard.max_policies')::integer)
+FROM condition WHERE policies = 'no_room'
+UNION ALL
+SELECT 'error', 'keepalive_policy',
+	'the table could not be read: the last changes are not in force',
+	'grep keepalive_guard server.log'
+FROM condition WHERE policies = 'unreadable'
+UNION ALL
+SELECT 'error', 'policy reader',
+	format('the policy reader cannot read the policies of database "%s": %s', policy_database, still_in_force),
+	'grep ''policy reader'' server.log'
+FROM condition WHERE policies = 'reader_failed'
+UNION ALL
+SELECT 'error', 'keepalive_policy',
+	format('invalid policies are not in force: %s of them', skipped),
+	'grep ''skipping keepalive policy'' server.log'
+FROM condition WHERE skipped > 0 AND NOT here
+UNION ALL
+SELECT 'warning', 'keepalive_policy',
+	'its trigger does not always fire: changes are not checked, or reach the sessions a second later',
+	format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', tgrelid::regclass, tgname)
+FROM pg_trigger
+WHERE tgrelid = '@extschema@.keepalive_policy'::regclass AND NOT tgisinternal AND tgenabled <> 'A'
+	AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_count', 'keepalive_policy_guard_truncate')
+UNION ALL
+SELECT 'warning', format('database "%s"', current_database()),
+	format('the policies in this database are not used: keepalive_guard.database is "%s"',
+		policy_database),
+	format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
+FROM condition CROSS JOIN @extschema@.keepalive_policy
+WHERE NOT here
+GROUP BY policy_database
+UNION ALL
+SELECT 'warning', 'standby', format('the policies are those of %s: %s',
+		coalesce(pg_last_xact_replay_timestamp()::text, 'the base backup'), reason), fix
+FROM (SELECT
+		CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,
+		current_setting('restore_command') = ''
+			AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS alone,
+		pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()
+			AND clock_timestamp() - pg_last_xact_replay_timestamp() > interval '1 minute' AS late) AS replay
+	CROSS JOIN LATERAL (VALUES
+		(paused, 'replay is paused', 'SELECT pg_wal_replay_resume();'),
+		(alone, 'the standby is not connected to its primary', 'SHOW primary_conninfo; SELECT * FROM pg_stat_wal_receiver;'),
+		(late AND NOT paused, 'replay is behind', 'SELECT pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn();'))
+		AS reasons (applies, reason, fix)
+WHERE pg_is_in_recovery() AND applies;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_check_guard() IS
+	'part of keepalive_check(): findings about the guard itself and the table of policies';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_check_guard() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_guard() TO pg_monitor;
+
+-- What is unwise about values that belong together, and the setting and value that would
+-- change it; a NULL setting stands for all of them.
+CREATE FUNCTION @extschema@.keepalive_check_values(
+	keepalive boolean,
+	idle interval,
+	probe_interval interval,
+	probes integer,
+	user_timeout interval,
+	stall_timeout interval,
+	detects_idle interval,
+	detects_busy interval,
+	for_sessions boolean,
+	OUT severity text,
+	OUT problem text,
+	OUT setting text,
+	OUT value text)
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
+BEGIN ATOMIC
+-- After how many unanswered probes the user timeout ends an idle connection.
+WITH timed AS (
+	SELECT greatest(1, ceil(extract(epoch FROM user_timeout - idle) / extract(epoch FROM probe_interval))) AS probes_by_time
+	WHERE keepalive AND user_timeout > interval '0'
+)
+SELECT 'warning',
+	format('tcp_user_timeout (%s) is shorter than tcp_keepalives_idle (%s): a single lost probe ends the connection',
+		user_timeout, idle),
+	'tcp_user_timeout', '0'
+FROM timed WHERE user_timeout < idle
+UNION ALL
+SELECT 'info',
+	format('tcp_user_timeout (%s) overrules tcp_keepalives_count (%s): an idle connection ends after %s unanswered probes',
+		user_timeout, probes, probes_by_time),
+	'tcp_user_timeout', '0'
+FROM timed WHERE user_timeout >= idle AND probes_by_time <> probes
+UNION ALL
+SELECT 'warning',
+	format('tcp_user_timeout (%s) also ends living clients that read nothing for that long; dead_after does not', user_timeout),
+	'tcp_user_timeout', '0'
+WHERE user_timeout > interval '0' AND coalesce(stall_timeout > user_timeout, true)
+UNION ALL
+SELECT 'warning',
+	format('tcp_keepalives_interval (%s) is longer than tcp_keepalives_idle (%s): later probes are sent only once per interval, and a dead client is found later',
+		probe_interval, idle),
+	'tcp_keepalives_interval', extract(epoch FROM idle)::integer || 's'
+WHERE keepalive AND probe_interval > idle
+UNION ALL
+SELECT 'info',
+	format('probes every %s do not keep these open: %s', greatest(idle, probe_interval),
+		string_agg(format('%s (%s)', path, idle_timeout), ', ' ORDER BY idle_timeout, path)),
+	'tcp_keepalives_idle', floor(extract(epoch FROM min(idle_timeout)) * 0.4) || 's'
+FROM @extschema@.keepalive_paths
+WHERE for_sessions AND keepalive AND idle_timeout <= greatest(idle, probe_interval)
+HAVING count(*) > 0
+UNION ALL
+SELECT 'warning',
+	format('a dead client would go unnoticed for %s while the session is idle, %s while it is busy',
+		coalesce('up to ' || detects_idle, 'an unlimited time'), coalesce('up to ' || detects_busy, 'an unlimited time')),
+	NULL, NULL
+WHERE for_sessions
+	AND (coalesce(detects_idle > interval '1 hour', true) OR coalesce(detects_busy > interval '1 hour', true));
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_check_values(boolean, interval, interval, integer, interval, interval, interval, interval, boolean) IS
+	'part of keepalive_check(): what is unwise about the values of a policy, of postgresql.conf or of a session';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_check_values(boolean, interval, interval, integer, interval, interval, interval, interval, boolean) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_values(boolean, interval, interval, integer, interval, interval, interval, interval, boolean) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_check_policies(
+	OUT severity text,
+	OUT subject text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+WITH condition AS MATERIALIZED (
+	SELECT *, current_setting('keepalive_guard.database', true) = current_database() AS here
+	FROM @extschema@.keepalive_condition()
 ),
 rule AS MATERIALIZED (
 	SELECT * FROM @extschema@.keepalive_policy_problems()
 ),
--- The settings of each policy that counts, and those without one.
+-- The settings of each policy that can match, and those without a policy.
 explained AS MATERIALIZED (
 	SELECT e.*, rule.replication_only
 	FROM condition
 		CROSS JOIN LATERAL @extschema@.keepalive_explain(NULL, CASE WHEN preloaded THEN '' END, '192.0.2.1') AS e
 		LEFT JOIN rule USING (policy)
 	WHERE preloaded AND (e.policy IS NULL OR rule.policy IS NOT NULL AND rule.problem IS NULL)
+)
+SELECT 'warning', format('policy "%s"', rule.policy), rule.problem, rule.hint
+FROM rule WHERE rule.problem IS NOT NULL
+UNION ALL
+SELECT 'error', format('policy "%s"', name), 'not in force: a value is invalid',
+	format('UPDATE %s SET name = name WHERE name = %L; -- the error says which one', '@extschema@.keepalive_policy'::regclass, name)
+FROM condition CROSS JOIN @extschema@.keepalive_policy
+WHERE skipped > 0 AND here AND keepalive_policy.enabled AND name NOT IN (SELECT policy FROM rule)
+UNION ALL
+SELECT 'warning', 'keepalive_guard.watch_interval',
+	format('dead_after and stall_timeout are not enforced, for policy %s',
+		string_agg(format('"%s"', policy), ', ' ORDER BY policy)),
+	'ALTER SYSTEM RESET keepalive_guard.watch_interval; SELECT pg_reload_conf();'
+FROM explained
+WHERE (dead_after IS NOT NULL OR stall_timeout IS NOT NULL)
+	AND current_setting('keepalive_guard.watch_interval', true)::interval = interval '0'
+HAVING count(*) > 0
+UNION ALL
+SELECT found.severity,
+	CASE WHEN policy IS NULL THEN 'postgresql.conf' ELSE format('policy "%s"', policy) END,
+	found.problem,
+	CASE
+		WHEN setting IS NULL THEN format('SELECT * FROM %s(''1 min'');', '@extschema@.keepalive_plan'::regproc)
+		WHEN policy IS NULL THEN format('ALTER SYSTEM SET %I = %L; SELECT pg_reload_conf();', setting, value)
+		ELSE format('UPDATE %s SET %I = %L WHERE name = %L;', '@extschema@.keepalive_policy'::regclass, setting, value, policy)
+	END
+FROM explained
+	CROSS JOIN LATERAL @extschema@.keepalive_check_values(
+		keepalive, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout,
+		stall_timeout, detects_idle, detects_busy,
+		-- Walsenders have wal_sender_timeout.
+		policy IS NOT NULL AND NOT (replication_only
+			AND current_setting('wal_sender_timeout')::interval > interval '0')) AS found;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_check_policies() IS
+	'part of keepalive_check(): findings about policies and postgresql.conf';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_check_policies() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_policies() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_check_sessions(
+	OUT severity text,
+	OUT subject text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+WITH condition AS MATERIALIZED (
+	SELECT * FROM @extschema@.keepalive_condition()
 ),
 session AS MATERIALIZED (
 	SELECT
 		s.*,
 		a.state = 'active' AND clock_timestamp() - a.query_start > interval '1 minute' AS long_query,
-		-- Who connects from this host cannot vanish without the kernel's knowledge.
+		-- The kernel knows of the end of a client on the same host.
 		s.transport = 'tcp' AND NOT s.client_addr <<= '127.0.0.0/8' AND s.client_addr <> '::1' AS remote,
 		s.policies[1] AS policy,
 		CASE WHEN s.policies IS NULL THEN 'sessions without policy'
@@ -602,45 +849,14 @@ session AS MATERIALIZED (
 	FROM @extschema@.keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 ),
--- Everything that has values of its own: fix() of a column and its value changes it.
-configured AS (
-	SELECT
-		CASE WHEN policy IS NULL THEN 'postgresql.conf' ELSE format('policy "%s"', policy) END AS subject,
-		policy,
-		keepalive,
-		tcp_keepalives_idle AS idle,
-		tcp_keepalives_interval AS probe_interval,
-		tcp_keepalives_count AS probes,
-		tcp_user_timeout AS user_timeout,
-		stall_timeout,
-		detects_idle,
-		detects_busy,
-		-- Walsenders have wal_sender_timeout.
-		policy IS NOT NULL AND NOT (replication_only
-			AND current_setting('wal_sender_timeout')::interval > interval '0') AS meant_for_sessions,
-		CASE WHEN policy IS NULL THEN 'ALTER SYSTEM SET %I = %L; SELECT pg_reload_conf();'
-			ELSE format('UPDATE %s SET %%I = %%L WHERE name = %s;', replace(policy_table, '%', '%%'),
-				replace(quote_literal(policy), '%', '%%')) END AS fix
-	FROM explained CROSS JOIN condition
-	UNION ALL
+-- Sessions with values of their own, those with the same values together.
+alike AS (
 	SELECT
 		CASE count(*) WHEN 1 THEN format('session %s', min(pid))
-			ELSE format('session %s and %s like it', min(pid), count(*) - 1) END,
-		policy,
-		keepalive,
-		tcp_keepalives_idle,
-		tcp_keepalives_interval,
-		tcp_keepalives_count,
-		tcp_user_timeout,
-		NULL,
-		detects_idle,
-		detects_busy,
-		true,
-		CASE WHEN policy IS NULL
-			THEN E'SELECT policy FROM keepalive_plan(''1 min'') \\gexec'
-			ELSE format('UPDATE %s SET enforcement = ''ceiling'' WHERE name = %s;', replace(min(policy_table), '%', '%%'),
-				replace(quote_literal(policy), '%', '%%')) END
-	FROM session CROSS JOIN condition
+			ELSE format('session %s and %s like it', min(pid), count(*) - 1) END AS subject,
+		policy, keepalive, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count,
+		tcp_user_timeout, detects_idle, detects_busy
+	FROM session
 	WHERE remote
 		AND keepalive IS NOT NULL
 		AND policy_state IS DISTINCT FROM 'applied'
@@ -649,20 +865,7 @@ configured AS (
 	GROUP BY policy, keepalive, tcp_keepalives_idle, tcp_keepalives_interval,
 		tcp_keepalives_count, tcp_user_timeout, detects_idle, detects_busy
 ),
--- After how many unanswered probes an idle connection ends that has a user timeout.
-timed AS (
-	SELECT *, greatest(1, ceil(extract(epoch FROM user_timeout - idle) / extract(epoch FROM probe_interval))) AS probes_by_time
-	FROM configured
-	WHERE keepalive AND user_timeout > interval '0'
-),
-paths AS (
-	SELECT subject, probe_period, fix, min(idle_timeout) AS shortest,
-		string_agg(format('%s (%s)', path, idle_timeout), ', ' ORDER BY idle_timeout, path) AS names
-	FROM (SELECT *, greatest(idle, probe_interval) AS probe_period FROM configured WHERE meant_for_sessions AND keepalive) AS probing
-		JOIN @extschema@.keepalive_paths ON idle_timeout <= probe_period
-	GROUP BY subject, probe_period, fix
-),
--- Where connections have been lost, and who is about to lose them as well.
+-- Where connections have been lost, and the sessions that may be lost in the same way.
 endangered AS (
 	SELECT observed.network, observed.idle_timeout, observed.tcp_keepalives_idle AS advice,
 		session.policy, count(*) AS sessions,
@@ -674,199 +877,76 @@ endangered AS (
 	WHERE remote AND (NOT session.keepalive
 		OR greatest(session.tcp_keepalives_idle, session.tcp_keepalives_interval) > observed.tcp_keepalives_idle)
 	GROUP BY observed.network, observed.idle_timeout, observed.tcp_keepalives_idle, session.policy
-),
-finding (severity, subject, problem, hint) AS (
-	-- The guard itself.
-	SELECT 'error', 'shared_preload_libraries',
-		'keepalive_guard is not preloaded: no policy is in force, nobody watches',
-		format('ALTER SYSTEM SET shared_preload_libraries = %s; -- then restart the server',
-			(SELECT string_agg(quote_literal(btrim(library, ' "')), ', ' ORDER BY position)
-				FROM unnest(string_to_array(current_setting('shared_preload_libraries'), ',') || '{keepalive_guard}')
-					WITH ORDINALITY AS list (library, position)
-				WHERE btrim(library) <> ''))
-	FROM condition WHERE NOT preloaded
-	UNION ALL
-	SELECT 'error', 'worker',
-		'the keepalive_guard worker is not running: changed policies reach nobody, nobody watches',
-		'grep keepalive_guard server.log # it is started again after a second, unless it fails'
-	FROM condition WHERE NOT worker
-	UNION ALL
-	SELECT 'warning', 'worker', 'the last change of policies is not in force yet',
-		'SELECT pg_blocking_pids(pid), * FROM pg_stat_activity WHERE backend_type LIKE ''keepalive_guard%'';'
-	FROM condition WHERE worker AND NOT up_to_date
-	UNION ALL
-	SELECT 'warning', 'keepalive_guard.enabled', 'policies are not applied to any session',
-		'ALTER SYSTEM RESET keepalive_guard.enabled; SELECT pg_reload_conf();'
-	FROM condition WHERE NOT enabled
-	UNION ALL
-	SELECT 'warning', 'keepalive_guard.watch_interval',
-		format('dead_after and stall_timeout are without effect, for policy %s',
-			string_agg(format('"%s"', policy), ', ' ORDER BY policy)),
-		'ALTER SYSTEM RESET keepalive_guard.watch_interval; SELECT pg_reload_conf();'
-	FROM explained
-	WHERE (dead_after IS NOT NULL OR stall_timeout IS NOT NULL)
-		AND current_setting('keepalive_guard.watch_interval', true)::interval = interval '0'
-	HAVING count(*) > 0
-	UNION ALL
-	SELECT 'warning', 'netlink',
-		format('the kernel does not answer in full: %s', netlink_refused),
-		'systemctl edit postgresql # allow AF_NETLINK in RestrictAddressFamilies=, or in the container''s seccomp profile'
-	FROM condition WHERE netlink_refused IS NOT NULL
-
-	-- The table and its compilation.
-	UNION ALL
-	SELECT 'error', 'keepalive_guard.database',
-		format('there is no database "%s", where policies are looked for', policy_database),
-		format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
-	FROM condition WHERE policies = 'no_database'
-	UNION ALL
-	SELECT 'error', 'keepalive_guard.database',
-		format('database "%s", where policies are looked for, has no extension keepalive_guard', policy_database),
-		format(E'\\connect %I\nCREATE EXTENSION keepalive_guard;', policy_database)
-	FROM condition WHERE policies = 'no_extension'
-	UNION ALL
-	SELECT 'error', 'keepalive_guard.max_policies',
-		format('there are more policies than %s: the last changes are not in force', current_setting('keepalive_guard.max_policies')),
-		format('ALTER SYSTEM SET keepalive_guard.max_policies = %s; -- then restart the server',
-			2 * current_setting('keepalive_guard.max_policies')::integer)
-	FROM condition WHERE policies = 'no_room'
-	UNION ALL
-	SELECT 'error', 'keepalive_policy',
-		'the table could not be read: the last changes are not in force',
-		'grep keepalive_guard server.log'
-	FROM condition WHERE policies = 'unreadable'
-	UNION ALL
-	SELECT 'error', 'policy reader',
-		format('the policy reader cannot read the policies of database "%s": %s', policy_database, still_in_force),
-		'grep ''policy reader'' server.log'
-	FROM condition WHERE policies = 'reader_failed'
-	UNION ALL
-	SELECT 'error', 'keepalive_policy',
-		format('invalid policies are not in force: %s of them', skipped),
-		'grep ''skipping keepalive policy'' server.log'
-	FROM condition WHERE skipped > 0 AND NOT here
-	UNION ALL
-	SELECT 'error', format('policy "%s"', name), 'not in force: something in it is invalid',
-		format('UPDATE %s SET name = name WHERE name = %L; -- says what', policy_table, name)
-	FROM condition CROSS JOIN @extschema@.keepalive_policy
-	WHERE skipped > 0 AND here AND keepalive_policy.enabled AND name NOT IN (SELECT policy FROM rule)
-	UNION ALL
-	SELECT 'warning', 'keepalive_policy',
-		'its trigger does not always fire: changes are not checked, or reach the sessions a second later',
-		format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I;', tgrelid::regclass, tgname)
-	FROM pg_trigger
-	WHERE tgrelid = '@extschema@.keepalive_policy'::regclass AND NOT tgisinternal AND tgenabled <> 'A'
-		AND tgname IN ('keepalive_policy_guard', 'keepalive_policy_guard_count', 'keepalive_policy_guard_truncate')
-	UNION ALL
-	SELECT 'warning', format('database "%s"', current_database()),
-		format('the policies in this database are without effect: keepalive_guard.database is "%s"',
-			policy_database),
-		format('ALTER SYSTEM SET keepalive_guard.database = %L; -- then restart the server', current_database())
-	FROM condition CROSS JOIN @extschema@.keepalive_policy
-	WHERE NOT here
-	GROUP BY policy_database
-	UNION ALL
-	SELECT 'warning', 'standby', format('the policies are those of %s: %s',
-			coalesce(pg_last_xact_replay_timestamp()::text, 'the base backup'), reason), fix
-	FROM (SELECT
-			CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END AS paused,
-			current_setting('restore_command') = ''
-				AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS alone,
-			pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()
-				AND clock_timestamp() - pg_last_xact_replay_timestamp() > interval '1 minute' AS late) AS replay
-		CROSS JOIN LATERAL (VALUES
-			(paused, 'replay is paused', 'SELECT pg_wal_replay_resume();'),
-			(alone, 'the standby is not connected to its primary', 'SHOW primary_conninfo; SELECT * FROM pg_stat_wal_receiver;'),
-			(late AND NOT paused, 'replay is behind', 'SELECT pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn();'))
-			AS reasons (applies, reason, fix)
-	WHERE pg_is_in_recovery() AND applies
-
-	-- What policies, postgresql.conf and sessions say.
-	UNION ALL
-	SELECT 'warning', format('policy "%s"', rule.policy), rule.problem, rule.hint
-	FROM rule WHERE rule.problem IS NOT NULL
-	UNION ALL
-	SELECT 'warning', subject,
-		format('tcp_user_timeout (%s) is shorter than tcp_keepalives_idle (%s): a single lost probe ends the connection',
-			user_timeout, idle),
-		format(fix, 'tcp_user_timeout', '0')
-	FROM timed WHERE user_timeout < idle
-	UNION ALL
-	SELECT 'info', subject,
-		format('tcp_user_timeout (%s) overrules tcp_keepalives_count (%s): an idle connection ends after %s unanswered probes',
-			user_timeout, probes, probes_by_time),
-		format(fix, 'tcp_user_timeout', '0')
-	FROM timed WHERE user_timeout >= idle AND probes_by_time <> probes
-	UNION ALL
-	SELECT 'warning', subject,
-		format('tcp_user_timeout (%s) also ends living clients that read nothing for that long; dead_after does not', user_timeout),
-		format(fix, 'tcp_user_timeout', '0')
-	FROM configured
-	WHERE user_timeout > interval '0' AND coalesce(stall_timeout > user_timeout, true)
-	UNION ALL
-	SELECT 'warning', subject,
-		format('tcp_keepalives_interval (%s) is longer than tcp_keepalives_idle (%s): a living peer too is probed no more often than that, and a dead one found later',
-			probe_interval, idle),
-		format(fix, 'tcp_keepalives_interval', extract(epoch FROM idle)::integer || 's')
-	FROM configured WHERE keepalive AND probe_interval > idle
-	UNION ALL
-	SELECT 'info', subject,
-		format('probes every %s do not keep these open: %s', probe_period, names),
-		format(fix, 'tcp_keepalives_idle', floor(extract(epoch FROM shortest) * 0.4) || 's')
-	FROM paths
-	UNION ALL
-	SELECT 'warning', format('clients in %s', network),
-		format('something on the path forgets connections that are idle for %s or less, and %s %s probed later than that or never',
-			idle_timeout, CASE sessions WHEN 1 THEN '1 session' ELSE sessions || ' sessions' END
-				|| CASE WHEN policy IS NULL THEN ' without policy' ELSE format(' of policy "%s"', policy) END,
-			CASE sessions WHEN 1 THEN 'is' ELSE 'are' END),
-		CASE WHEN policy IS NULL
-			THEN format('INSERT INTO %s (name, client, tcp_keepalives_idle, tcp_keepalives_interval) VALUES (%L, %L, %L, %L);',
-				policy_table, 'keep ' || network, network, advice, advice)
-			ELSE format('UPDATE %s SET keepalive = true, tcp_keepalives_idle = %L, tcp_keepalives_interval = %L%s WHERE name = %L;',
-				policy_table, advice, advice, enforcement, policy) END
-	FROM endangered CROSS JOIN condition
-	UNION ALL
-	SELECT 'warning', subject,
-		format('a dead peer is found this late: %s while the session is idle, %s while it is busy',
-			coalesce(detects_idle::text, 'never'), coalesce(detects_busy::text, 'never')),
-		format('SELECT * FROM keepalive_plan(%L);', '1 min')
-	FROM configured
-	WHERE meant_for_sessions
-		AND (coalesce(detects_idle > interval '1 hour', true) OR coalesce(detects_busy > interval '1 hour', true))
-
-	-- What sessions do.
-	UNION ALL
-	SELECT severity, subject, format(problem, pids),
-		CASE WHEN policy IS NULL
-			THEN 'ALTER SYSTEM SET client_connection_check_interval = ''10s''; SELECT pg_reload_conf();'
-			ELSE format(fix, policy_table, quote_literal(policy)) END
-	FROM condition CROSS JOIN (
-			SELECT subject, policy, severity, problem, fix,
-				array_to_string((array_agg(pid ORDER BY pid))[1:5], ', ')
-					|| CASE WHEN count(*) > 5 THEN format(' and %s more', count(*) - 5) ELSE '' END AS pids
-			FROM session JOIN (VALUES
-				('failed', 'error', 'the kernel refused what the policy wants, for pid %s',
-					'SELECT * FROM keepalive_status() WHERE policy_state = ''failed'';'),
-				('overridden', 'info', 'other values than the policy''s are in force for pid %s',
-					'UPDATE %s SET enforcement = ''locked'' WHERE name = %s;'),
-				('pending', 'info', 'the policy''s values are not confirmed yet by pid %s',
-					'SELECT * FROM keepalive_apply();'),
-				('unchecked', 'warning', 'a query has been running for more than a minute, and client_connection_check_interval is off: the client may leave unnoticed by pid %s',
-					'UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %s;'))
-				AS trouble (kind, severity, problem, fix)
-				ON policy_state = kind
-					OR kind = 'unchecked' AND long_query AND backend_type = 'client backend'
-						AND client_connection_check_interval = interval '0'
-			WHERE kind <> 'pending' OR (SELECT up_to_date FROM condition)
-			GROUP BY subject, policy, kind, severity, problem, fix) AS troubled
 )
+SELECT found.severity, alike.subject, found.problem,
+	CASE WHEN policy IS NULL
+		THEN format(E'SELECT policy FROM %s(''1 min'') \\gexec', '@extschema@.keepalive_plan'::regproc)
+		ELSE format('UPDATE %s SET enforcement = ''ceiling'' WHERE name = %L;', '@extschema@.keepalive_policy'::regclass, policy) END
+FROM alike
+	CROSS JOIN LATERAL @extschema@.keepalive_check_values(
+		keepalive, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout,
+		NULL, detects_idle, detects_busy, true) AS found
+UNION ALL
+SELECT 'warning', format('clients in %s', network),
+	format('a device on the path drops connections that are idle for %s or less, and %s %s probed too late or never',
+		idle_timeout, CASE sessions WHEN 1 THEN '1 session' ELSE sessions || ' sessions' END
+			|| CASE WHEN policy IS NULL THEN ' without policy' ELSE format(' of policy "%s"', policy) END,
+		CASE sessions WHEN 1 THEN 'is' ELSE 'are' END),
+	CASE WHEN policy IS NULL
+		THEN format('INSERT INTO %s (name, client, tcp_keepalives_idle, tcp_keepalives_interval) VALUES (%L, %L, %L, %L);',
+			'@extschema@.keepalive_policy'::regclass, 'keep ' || network, network, advice, advice)
+		ELSE format('UPDATE %s SET keepalive = true, tcp_keepalives_idle = %L, tcp_keepalives_interval = %L%s WHERE name = %L;',
+			'@extschema@.keepalive_policy'::regclass, advice, advice, enforcement, policy) END
+FROM endangered
+UNION ALL
+SELECT severity, subject, format(problem, pids),
+	CASE WHEN policy IS NULL
+		THEN 'ALTER SYSTEM SET client_connection_check_interval = ''10s''; SELECT pg_reload_conf();'
+		ELSE format(fix, '@extschema@.keepalive_policy'::regclass, quote_literal(policy)) END
+FROM (
+		SELECT subject, policy, severity, problem, fix,
+			array_to_string((array_agg(pid ORDER BY pid))[1:5], ', ')
+				|| CASE WHEN count(*) > 5 THEN format(' and %s more', count(*) - 5) ELSE '' END AS pids
+		FROM session JOIN (VALUES
+			('failed', 'error', 'the kernel refused a value of the policy, for pid %s',
+				format('SELECT * FROM %s() WHERE policy_state = ''failed'';', '@extschema@.keepalive_status'::regproc)),
+			('overridden', 'info', 'other values than those of the policy are in force, for pid %s',
+				'UPDATE %s SET enforcement = ''locked'' WHERE name = %s;'),
+			('pending', 'info', 'the values of the policy are not confirmed yet, by pid %s',
+				format('SELECT * FROM %s();', '@extschema@.keepalive_apply'::regproc)),
+			('unchecked', 'warning', 'a query has been running for more than a minute while client_connection_check_interval is off: a lost client is not noticed by pid %s',
+				'UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %s;'))
+			AS trouble (kind, severity, problem, fix)
+			ON policy_state = kind
+				OR kind = 'unchecked' AND long_query AND backend_type = 'client backend'
+					AND client_connection_check_interval = interval '0'
+		WHERE kind <> 'pending' OR (SELECT up_to_date FROM condition)
+		GROUP BY subject, policy, kind, severity, problem, fix) AS troubled;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_check_sessions() IS
+	'part of keepalive_check(): findings about the connected sessions';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_check_sessions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_sessions() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_check(
+	OUT severity text,
+	OUT subject text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
 SELECT severity, subject, problem, hint
-FROM finding
+FROM (
+	SELECT * FROM @extschema@.keepalive_check_guard()
+	UNION ALL
+	SELECT * FROM @extschema@.keepalive_check_policies()
+	UNION ALL
+	SELECT * FROM @extschema@.keepalive_check_sessions()) AS finding
 ORDER BY array_position('{error,warning,info}', severity), subject, problem;
 END;
 COMMENT ON FUNCTION @extschema@.keepalive_check() IS
-	'what is wrong or unwise with the guard, the policies and the sessions now, and a command against it; nothing when all is well';
+	'problems of the current configuration, policies and sessions, each with a command that helps; no rows if there are none';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_check() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check() TO pg_monitor;
 
@@ -948,22 +1028,3 @@ COMMENT ON COLUMN @extschema@.keepalive_blockers.transaction_age IS 'how long ag
 COMMENT ON COLUMN @extschema@.keepalive_blockers.holds_xmin IS 'no session, replication slot or prepared transaction keeps vacuum from removing older rows than this one';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.xmin_age IS 'age in transactions of the oldest it may still see or has itself; NULL: it holds back nothing';
 GRANT SELECT ON @extschema@.keepalive_blockers TO PUBLIC;
-
---
--- Doing
---
-
-CREATE FUNCTION @extschema@.keepalive_apply(
-	timeout interval DEFAULT '5s',
-	OUT sessions bigint,
-	OUT applied bigint,
-	OUT overridden bigint,
-	OUT failed bigint,
-	OUT pending bigint,
-	OUT without_policy bigint)
-	RETURNS record
-	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED
-	AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION @extschema@.keepalive_apply(interval) IS
-	'reads the policies again, applies them to every session, and waits for the sessions to confirm';
-REVOKE ALL ON FUNCTION @extschema@.keepalive_apply(interval) FROM PUBLIC;

@@ -113,10 +113,18 @@ INSERT INTO expected (name, arguments, columns, strict) VALUES
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
-		'skipped integer, in_force integer, netlink_refused text', 'monitor'),
+		'skipped integer, in_force integer, netlink_refused text, sockets_unreadable text', 'monitor'),
 	('keepalive_policy_problems', '', 'policy text, replication_only boolean, problem text, hint text', 'monitor');
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
-	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
+	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
+	('keepalive_check_guard', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
+	('keepalive_check_policies', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
+	('keepalive_check_sessions', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
+INSERT INTO expected (name, arguments, columns, volatility, parallel, strict, allowed) VALUES
+	('keepalive_check_values',
+		'keepalive boolean, idle interval, probe_interval interval, probes integer, user_timeout interval, '
+		'stall_timeout interval, detects_idle interval, detects_busy interval, for_sessions boolean',
+		'severity text, problem text, setting text, value text', 'stable', 'safe', false, 'monitor');
 
 CREATE TEMP VIEW actual AS
 	SELECT p.oid, proname::text COLLATE "C" AS name,

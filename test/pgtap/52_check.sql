@@ -121,7 +121,7 @@ SELECT pg_temp.finds(step, severity, subject, pattern) FROM (VALUES
 	('slow readers', 'warning', 'policy "p"', '^tcp_user_timeout \(00:00:33\) also ends living clients that read nothing for that long; dead_after does not$'),
 	('interval above idle', 'warning', 'policy "p"', '^tcp_keepalives_interval \(00:00:30\) is longer than tcp_keepalives_idle \(00:00:18\): '),
 	('path', 'info', 'policy "p"', '^probes every 00:06:40 do not keep these open: Azure Load Balancer and NAT \(00:04:00\), AWS NAT gateway \(00:05:50\), [^()]*\(00:05:50\), [^()]*\(00:05:50\)$'),
-	('keepalive off', 'warning', 'policy "p"', '^a dead peer is found this late: never while the session is idle, 00:00:3\S+ while it is busy$')
+	('keepalive off', 'warning', 'policy "p"', '^a dead client would go unnoticed for an unlimited time while the session is idle, up to 00:00:3\S+ while it is busy$')
 	) AS expected (step, severity, subject, pattern);
 
 SELECT results_eq($$EXECUTE findings('user timeout below idle')$$, $$VALUES
@@ -130,12 +130,12 @@ SELECT results_eq($$EXECUTE findings('user timeout below idle')$$, $$VALUES
 	'user timeout below idle: both problems are found');
 SELECT results_eq($$SELECT severity, subject, regexp_replace(problem, '\d.*', '...') FROM found WHERE step = 'slow' ORDER BY 1, 2, 3$$, $$VALUES
 	('info', 'policy "p"', 'probes every ...'),
-	('warning', 'policy "p"', 'a dead peer is found this late: ...')$$,
+	('warning', 'policy "p"', 'a dead client would go unnoticed for up to ...')$$,
 	'slow: both problems are found');
-SELECT matches(problem, '^a dead peer is found this late: 02:[0-9:.]+ while the session is idle, never while it is busy$', 'slow: the finding has the detection times')
+SELECT matches(problem, '^a dead client would go unnoticed for up to 02:[0-9:.]+ while the session is idle, an unlimited time while it is busy$', 'slow: the finding has the detection times')
 FROM found WHERE step = 'slow' AND severity = 'warning';
 SELECT results_eq($$EXECUTE findings('invalid')$$, $$VALUES
-	('error', 'policy "p"', 'not in force: something in it is invalid'),
+	('error', 'policy "p"', 'not in force: a value is invalid'),
 	('warning', 'keepalive_policy', 'its trigger does not always fire: changes are not checked, or reach the sessions a second later')$$,
 	'invalid: both problems are found');
 

@@ -95,6 +95,13 @@ WHERE d.refobjid >= 16384 -- FirstNormalObjectId: what initdb made is PostgreSQL
 	AND (d.refclassid, d.refobjid) <> (SELECT 'pg_extension'::regclass::oid, oid FROM pg_extension WHERE extname = 'keepalive_guard')
 END
 
+is($careful->value(<<'END'), 'public', 'all objects are in the schema of the extension');
+SELECT string_agg(DISTINCT schema, ', ')
+FROM pg_depend CROSS JOIN LATERAL pg_identify_object(classid, objid, objsubid)
+WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+	AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'keepalive_guard')
+END
+
 # --- all of it is used ---------------------------------------------------------------
 
 $admin->query($_) foreach

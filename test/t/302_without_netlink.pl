@@ -50,7 +50,7 @@ foreach my $case ([ 'preloaded', 1, EPERM ], [ 'not preloaded', 0, EAFNOSUPPORT 
 	is($result->{error}, undef, "$name: keepalive_status() succeeds");
 	is_deeply(
 		[ map { [ @$_{qw(severity message)} ] } @{ $result->{notices} } ],
-		[ [ 'NOTICE', 'sockets are read from /proc/net/tcp, which does not have all' ] ],
+		[ [ 'NOTICE', 'netlink is unavailable, using /proc/net/tcp' ] ],
 		"$name: keepalive_status() gives a notice");
 	like($result->{notices}[0]{detail}, qr/netlink.*refused.*: @{[$error == EPERM ? 'Operation not permitted' : 'Address family not supported']}/i,
 		"$name: the notice's detail has the reason");

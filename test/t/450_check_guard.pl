@@ -9,7 +9,7 @@ use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-use constant AF_NETLINK => 16;
+use constant { AF_NETLINK => 16, CLONE_NEWNS => 0x20000 };
 
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 my $admin = $node->unix_session;
@@ -74,7 +74,7 @@ $admin->query('ALTER SYSTEM SET keepalive_guard.watch_interval = 0');
 $admin->query('SELECT pg_reload_conf()');
 sleep 0.3;
 my @findings = findings();
-like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are without effect, for policy "dead_within_60s_path_240s" \|/,
+like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are not enforced, for policy "dead_within_60s_path_240s" \|/,
 	'watch_interval = 0 is found');
 my $error = $admin->try(q{SELECT keepalive_plan('1 min')})->{error};
 is_deeply([ @$error{qw(sqlstate message hint)} ],
@@ -113,7 +113,7 @@ $admin->query(q{INSERT INTO keepalive_policy (name, role) VALUES ('bad one', '/[
 $admin->query('ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard');
 $admin->query('SELECT keepalive_apply()');
 finds('error', 'policy "bad one"',
-	qr/not in force: something in it is invalid \| UPDATE keepalive_policy SET name = name WHERE name = 'bad one'; -- says what/,
+	qr/not in force: a value is invalid \| UPDATE keepalive_policy SET name = name WHERE name = 'bad one'; -- the error says which one/,
 	'an invalid policy is found');
 $error = $admin->try(q{UPDATE keepalive_policy SET name = name WHERE name = 'bad one'})->{error};
 like($error->{message} . $error->{detail}, qr/"role".*regular expression/s, 'the statement in the hint shows what is invalid');
@@ -130,7 +130,7 @@ $elsewhere->query(q{ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_polic
 	INSERT INTO keepalive_policy (name) VALUES ('lost');
 	ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard});
 like(join("\n", findings($elsewhere)),
-	qr/\Awarning \| database "elsewhere" \| the policies in this database are without effect: keepalive_guard\.database is "postgres" \| .*\z/,
+	qr/\Awarning \| database "elsewhere" \| the policies in this database are not used: keepalive_guard\.database is "postgres" \| .*\z/,
 	'policies in another database are found');
 
 # The hint names the schema if it is not in search_path.
@@ -162,12 +162,12 @@ $admin->query(q{ALTER SYSTEM SET keepalive_guard.database = 'nowhere'});
 restarted();
 @findings = grep { /^error/ } findings();
 sleep 0.1 until (@findings = grep { /^error/ } findings());
-like("@findings", qr/^error \| keepalive_guard\.database \| there is no database "nowhere", where policies are looked for \| ALTER SYSTEM SET keepalive_guard\.database = 'postgres'; .*$/,
+like("@findings", qr/^error \| keepalive_guard\.database \| policies are read from database "nowhere", which does not exist \| ALTER SYSTEM SET keepalive_guard\.database = 'postgres'; .*$/,
 	'a missing policy database is found');
 $node->safe_psql('postgres', 'CREATE DATABASE nowhere');
 my $until = time + 20;
 do { sleep 0.1; @findings = grep { /^error/ } findings() } until "@findings" =~ /has no extension/ || time > $until;
-like("@findings", qr/^error \| keepalive_guard\.database \| database "nowhere", where policies are looked for, has no extension keepalive_guard \| \\connect nowhere\nCREATE EXTENSION keepalive_guard;$/,
+like("@findings", qr/^error \| keepalive_guard\.database \| policies are read from database "nowhere", which does not have the extension \| \\connect nowhere\nCREATE EXTENSION keepalive_guard;$/,
 	'a policy database without the extension is found');
 $admin->query(q{ALTER SYSTEM RESET keepalive_guard.database});
 $admin->query(q{ALTER SYSTEM RESET keepalive_guard.max_policies});
@@ -184,16 +184,35 @@ wait;
 $admin = $node->unix_session;
 $until = time + 20;
 do { sleep 0.1; @findings = findings() } until @findings == 1 || time > $until;
-like("@findings", qr/^warning \| netlink \| the kernel does not answer in full: .* \| systemctl edit .*$/, 'refused netlink is found');
+like("@findings", qr{^warning \| netlink \| netlink is unavailable, using /proc/net/tcp: .* \| systemctl edit .*$}, 'refused netlink is found');
+
+# Without netlink and /proc, nothing is known of the sockets.
+$admin->query('DISCARD ALL');
+$node->stop;
+is($node->start_after(sub {
+		refuse_system_call(main::SYS_socket(), 0 => AF_NETLINK);
+		my ($none, $proc, $type) = ("none\0", "/proc\0", "tmpfs\0");
+		syscall(main::SYS_unshare(), CLONE_NEWNS) == 0 or die "unshare: $!";
+		syscall(main::SYS_mount(), $none, $proc, $type, 0, 0) == 0 or die "mount: $!";
+	}), 0, 'a server without netlink and /proc starts');
+$admin = $node->unix_session;
+my $remote = $node->session;
+$until = time + 20;
+do { sleep 0.1; @findings = findings() } until @findings == 1 || time > $until;
+like("@findings", qr/^error \| sockets \| the state of connections is not known: .* \| systemctl edit .*$/, 'unreadable sockets are found');
+my $status = $admin->try("SELECT transport, keepalive, tcp_keepalives_idle > '0', tcp_state, health FROM keepalive_status() WHERE pid = @{[$remote->pid]}");
+is_deeply($status->{rows}, [ [ 'tcp', 't', 't', undef, undef ] ], 'keepalive_status() shows what is known without the kernel');
+is_deeply([ map { [ @$_{qw(severity sqlstate)} ] } @{ $status->{notices} } ], [ [ 'WARNING', '58000' ] ], 'keepalive_status() warns');
+is($admin->try('SELECT * FROM keepalive_sockets()')->{error}{sqlstate}, '58000', 'keepalive_sockets() fails');
 restarted();
-is_well('there is no finding once netlink is allowed');
+is_well('there is no finding once netlink and /proc are back');
 
 # --- not preloaded ---------------------------------------------------------------------
 
 $node->append_conf('postgresql.conf', q{shared_preload_libraries = 'pg_stat_statements, "auto_explain"'});
 restarted();
 is_deeply([ findings() ],
-	[ q{error | shared_preload_libraries | keepalive_guard is not preloaded: no policy is in force, nobody watches | }
+	[ q{error | shared_preload_libraries | keepalive_guard is not loaded via shared_preload_libraries: no policy is in force | }
 		  . q{ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements', 'auto_explain', 'keepalive_guard'; -- then restart the server} ],
 	'a library that is not preloaded is found');
 my $result = $admin->try(q{SELECT tcp_keepalives_idle, dead_after, policy FROM keepalive_plan('1 min')});

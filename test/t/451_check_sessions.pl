@@ -61,8 +61,12 @@ my @plain = map { $node->session(host => $host, user => 'plain') } 1 .. 3;
 my $pid = $plain[0]->pid;
 finds(
 	'sessions without a policy are found', $admin,
-	qr/warning \| session $pid and 2 like it \| a dead peer is found this late: 02:[\d:.]+ while the session is idle, never while it is busy \| SELECT \* FROM keepalive_plan\('1 min'\);/,
+	qr/warning \| session $pid and 2 like it \| a dead client would go unnoticed for up to 02:[\d:.]+ while the session is idle, an unlimited time while it is busy \| SELECT policy FROM keepalive_plan\('1 min'\) \\gexec/,
 	qr/info \| session $pid and 2 like it \| probes every 02:00:00 do not keep these open: Azure [^|]* \| SELECT policy FROM keepalive_plan\('1 min'\) \\gexec/);
+$admin->query(q{SET search_path = ''});
+like(join("\n", map { $_->[3] } @{ $admin->query('SELECT * FROM public.keepalive_check()') }),
+	qr/^SELECT policy FROM public\.keepalive_plan\('1 min'\) \\gexec$/m, 'hints have the schema of functions where it is needed');
+$admin->query('RESET search_path');
 $plain[0]->query("SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 60; SET tcp_keepalives_count = 3;
 	SET tcp_user_timeout = 5000; SET client_connection_check_interval = 1000");
 $_->terminate foreach @plain[ 1, 2 ];
@@ -90,11 +94,11 @@ finds('there is no finding once postgresql.conf is corrected', $admin);
 $app->query('SET tcp_keepalives_idle = 30');
 $pid = $app->pid;
 finds('an override of a policy is found', $admin,
-	qr/info \| sessions of policy "app" \| other values than the policy's are in force for pid $pid \| UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'app';/);
+	qr/info \| sessions of policy "app" \| other values than those of the policy are in force, for pid $pid \| UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'app';/);
 $app->query('SET tcp_keepalives_idle = 7200');
 finds(
 	'an override that delays detection is found', $admin,
-	qr/warning \| session $pid \| a dead peer is found this late: 02:[\d:.]+ while the session is idle, 00:00:\d\S+ while it is busy \| [^|\n]*/,
+	qr/warning \| session $pid \| a dead client would go unnoticed for up to 02:[\d:.]+ while the session is idle, up to 00:00:\d\S+ while it is busy \| [^|\n]*/,
 	qr/info \| session $pid \| probes every 02:00:00 [^|]* \| UPDATE keepalive_policy SET enforcement = 'ceiling' WHERE name = 'app';/,
 	qr/info \| sessions of policy "app" \| other values [^|]* \| [^|\n]*/);
 $admin->query(q{UPDATE keepalive_policy SET enforcement = 'locked' WHERE name = 'app'});
@@ -105,7 +109,7 @@ finds('there is no finding once the policy is locked', $admin);
 kill 'STOP', $app->pid;
 $admin->query(q{UPDATE keepalive_policy SET tcp_keepalives_count = 5 WHERE name = 'app'});
 finds('a session that does not confirm a change is found', $admin,
-	qr/info \| sessions of policy "app" \| the policy's values are not confirmed yet by pid $pid \| SELECT \* FROM keepalive_apply\(\);/);
+	qr/info \| sessions of policy "app" \| the values of the policy are not confirmed yet, by pid $pid \| SELECT \* FROM keepalive_apply\(\);/);
 kill 'CONT', $app->pid;
 finds('there is no finding once the session confirms', $admin);
 
@@ -145,8 +149,8 @@ sleep 0.5 while time < $long_since + 61;
 my ($plain_pid, $nocheck_pid) = map { $_->pid } @long;
 finds(
 	'long queries without a client check are found', $admin,
-	qr/warning \| sessions of policy "nocheck" \| a query has been running [^|]* unnoticed by pid $nocheck_pid \| UPDATE keepalive_policy SET client_connection_check_interval = '10s' WHERE name = 'nocheck';/,
-	qr/warning \| sessions without policy \| a query has been running [^|]* unnoticed by pid $plain_pid \| ALTER SYSTEM SET client_connection_check_interval = '10s'; [^|\n]*/);
+	qr/warning \| sessions of policy "nocheck" \| a query has been running [^|]* not noticed by pid $nocheck_pid \| UPDATE keepalive_policy SET client_connection_check_interval = '10s' WHERE name = 'nocheck';/,
+	qr/warning \| sessions without policy \| a query has been running [^|]* not noticed by pid $plain_pid \| ALTER SYSTEM SET client_connection_check_interval = '10s'; [^|\n]*/);
 $admin->query("SELECT pg_cancel_backend($_)") foreach $plain_pid, $nocheck_pid;
 finds('there is no finding once the long queries are cancelled', $admin);
 
@@ -160,6 +164,6 @@ $node->wait_for_policies;
 $app = $node->session(user => 'app');
 $pid = $app->pid;
 finds('a setting that the kernel refuses is found', $admin,
-	qr/error \| sessions of policy "app" \| the kernel refused what the policy wants, for pid $pid \| SELECT \* FROM keepalive_status\(\) WHERE policy_state = 'failed';/);
+	qr/error \| sessions of policy "app" \| the kernel refused a value of the policy, for pid $pid \| SELECT \* FROM keepalive_status\(\) WHERE policy_state = 'failed';/);
 
 done_testing();

@@ -1,4 +1,4 @@
-// keepalive_condition(): how the guard itself is.
+// keepalive_condition(): the internal state of the guard.
 #include "pg/postgres.hpp"
 
 #include "kernel/read_sockets.hpp"
@@ -20,7 +20,7 @@ namespace
 constexpr Column condition_columns[] = {
 	{"preloaded", BOOLOID}, {"worker", BOOLOID},          {"enabled", BOOLOID},
 	{"policies", TEXTOID},  {"up_to_date", BOOLOID},      {"skipped", INT4OID},
-	{"in_force", INT4OID},  {"netlink_refused", TEXTOID},
+	{"in_force", INT4OID},  {"netlink_refused", TEXTOID}, {"sockets_unreadable", TEXTOID},
 };
 
 const char *state_name(PolicyState state)
@@ -45,15 +45,16 @@ const char *state_name(PolicyState state)
 	return nullptr;
 }
 
-// Asks the kernel for a socket that is not there.
-ReadOutcome try_netlink()
+// Asks the kernel for a socket that does not exist.
+ReadOutcome try_reading()
 {
-	SocketId nobody = {};
-	nobody.local.family = 4;
-	nobody.remote.family = 4;
-	nobody.cookie = 1;
+	SessionSocket none = {};
+	none.pid = MyProcPid;
+	none.id.local.family = 4;
+	none.id.remote.family = 4;
+	none.id.cookie = 1;
 	SocketFacts facts = {};
-	return read_sockets(&nobody, 1, &facts, {});
+	return read_session_sockets(&none, 1, &facts, {});
 }
 
 } // namespace
@@ -81,7 +82,8 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 	else
 		row.add_nulls(6);
 
-	const ReadOutcome netlink = try_netlink();
-	row.add_text(netlink.kind == ReadOutcome::ok ? nullptr : netlink.message);
+	const ReadOutcome reading = try_reading();
+	row.add_text(reading.kind == ReadOutcome::refused ? reading.message : nullptr);
+	row.add_text(reading.kind == ReadOutcome::failed ? reading.message : nullptr);
 	return composite_row(descriptor, row);
 }

@@ -8,8 +8,8 @@
 namespace guard::pg
 {
 
-// Raises an error if nothing could be read; tells the user once in a session if there
-// is only /proc/net/tcp to read from.
-void report_reading(const ReadOutcome &outcome);
+// If nothing could be read, reports that with `elevel`; if there is only /proc/net/tcp to
+// read from, tells the user once in a session.
+void report_reading(const ReadOutcome &outcome, int elevel);
 
 } // namespace guard::pg

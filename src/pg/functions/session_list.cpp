@@ -94,8 +94,16 @@ bool next_sessions(SessionWalk &walk)
 	}
 	if (walk.count == 0)
 		return false;
-	report_reading(
-		read_session_sockets(walk.sockets, walk.count, walk.facts, walk.details));
+	if (walk.unreadable)
+		return true;
+	const ReadOutcome outcome =
+		read_session_sockets(walk.sockets, walk.count, walk.facts, walk.details);
+	report_reading(outcome, WARNING);
+	if (outcome.kind == ReadOutcome::failed)
+	{
+		walk.unreadable = true;
+		memset(static_cast<void *>(walk.facts), 0, walk.room * sizeof(SocketFacts));
+	}
 	return true;
 }
 

@@ -35,9 +35,10 @@ struct SessionWalk
 	Details details;
 	Oid user;
 	bool sees_all;
-	int next;  // backend number to go on with
-	int room;  // of the arrays
-	int count; // in the arrays
+	bool unreadable; // the kernel cannot be asked: what it knows is missing
+	int next;        // backend number to go on with
+	int room;        // of the arrays
+	int count;       // in the arrays
 	ListedSession *sessions;
 	SessionSocket *sockets;
 	// As of find_session_sockets(); nothing is read for sessions that are not visible or

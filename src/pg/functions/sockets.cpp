@@ -140,7 +140,8 @@ extern "C" PGDLLEXPORT Datum keepalive_sockets(PG_FUNCTION_ARGS)
 	size_t count;
 	report_reading(read_server_sockets(IsUnderPostmaster ? PostmasterPid : MyProcPid,
 	                                   processes.pids, processes.count, PostPortNumber,
-	                                   sockets, &count));
+	                                   sockets, &count),
+	               ERROR);
 
 	for (size_t i = 0; i < count; i++)
 	{

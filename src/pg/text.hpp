@@ -14,8 +14,9 @@ namespace guard::pg
 // else is palloc'd, needs a transaction, and ends after `limit` bytes at most.
 const char *text_from_shared(const char *bytes, int limit = INT_MAX);
 
-// The same for the server log, which has no client: what is not a character in this
-// database's encoding becomes \xNN.  `bytes` itself or palloc'd.
+// The same for messages, which PostgreSQL converts to the client's encoding itself, and
+// for the server log: what is not a character in this database's encoding becomes \xNN.
+// `bytes` itself or palloc'd.
 const char *text_for_log(const char *bytes);
 
 // Copies a string into `room` bytes, and does not cut it within a character.

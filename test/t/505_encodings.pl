@@ -20,8 +20,8 @@ my $euro = "\xe2\x82\xac";            # neither in LATIN1 nor in EUC_JP
 my $policy = "Z${umlaut}rich $kanji $euro";
 my $admin = $node->unix_session;
 $admin->query("CREATE ROLE \"r$umlaut$kanji\" LOGIN");
-$admin->query("INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle)
-	VALUES ('$policy', 'r$umlaut$kanji', '60s')");
+$admin->query("INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle, enforcement)
+	VALUES ('$policy', 'r$umlaut$kanji', '60s', 'locked')");
 $node->wait_for_policies;
 my @encodings = qw(UTF8 LATIN1 SQL_ASCII EUC_JP);
 foreach my $encoding (@encodings)
@@ -62,6 +62,18 @@ foreach my $encoding (@encodings)
 		application_name => "till $umlaut\xff");
 	push @open, $node->unix_session(%options);
 	push @ended, $node->unix_session(%options);
+}
+foreach my $n (0 .. $#encodings)
+{
+	foreach my $client_encoding ($encodings[$n], 'UTF8')
+	{
+		next if "$encodings[$n] $client_encoding" eq 'LATIN1 UTF8'; # any byte is a character
+		$open[$n]->query("SET client_encoding = $client_encoding");
+		my $error = $open[$n]->try("SET tcp_keepalives_idle = 1")->{error};
+		is($error->{sqlstate}, '42501', "SET is refused with the policy's name in a database of $encodings[$n], to a client of $client_encoding");
+		my $name = $encodings[$n] eq 'EUC_JP' ? qr/Z.*rich .*\\x[^"]*/ : qr/\Q$policy\E/;
+		like($error->{message}, qr/policy "$name"/, 'and the message has the name');
+	}
 }
 my $log = $node->log_end;
 $_->vanish foreach @ended;

@@ -10,6 +10,7 @@
 #include "pg/settings.hpp"
 #include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/text.hpp"
 
 #include <algorithm>
 
@@ -240,7 +241,7 @@ bool enforce(Setting setting, int *value, void **extra, GucSource source)
 		GUC_check_errmsg(
 			"permission denied to set parameter \"%s\" to %d: keepalive policy "
 			"\"%s\" does not allow it",
-			setting_name(setting), *value, refusal.policy);
+			setting_name(setting), *value, text_for_log(refusal.policy));
 		GUC_check_errdetail("%s", refusal.detail);
 		GUC_check_errhint("Only superusers may override it; the policy can be changed in "
 		                  "table keepalive_policy.");
@@ -253,7 +254,7 @@ bool enforce(Setting setting, int *value, void **extra, GucSource source)
 		WARNING_CLIENT_ONLY,
 		(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 	     errmsg("value of parameter \"%s\" is overridden by keepalive policy \"%s\"",
-	            setting_name(setting), refusal.policy),
+	            setting_name(setting), text_for_log(refusal.policy)),
 	     errdetail("The value %d comes from the connection's options or from ALTER ROLE "
 	               "or ALTER DATABASE.  %s",
 	               *value, refusal.detail)));

@@ -12,6 +12,27 @@ int watch_interval = 1000;
 int max_events = 4096;
 bool log_lost_connections = true;
 
+namespace
+{
+
+// Shorter intervals cost CPU time, and find nobody earlier who is worth finding.  Most of
+// them are seconds whose unit was forgotten.
+constexpr int least_watch_interval_ms = 100;
+
+bool check_watch_interval(int *value, void **, GucSource)
+{
+	if (*value == 0 || *value >= least_watch_interval_ms)
+		return true;
+	GUC_check_errdetail(
+		"\"keepalive_guard.watch_interval\" must be 0 (off) or at least %d ms.",
+		least_watch_interval_ms);
+	GUC_check_errhint("A number without a unit is in milliseconds; did you mean \"%ds\"?",
+	                  *value);
+	return false;
+}
+
+} // namespace
+
 void define_settings()
 {
 	DefineCustomBoolVariable(
@@ -34,8 +55,9 @@ void define_settings()
 		"keepalive_guard.watch_interval",
 		"Sets how often the sockets of sessions with dead_after or stall_timeout are "
 		"looked at.",
-		"0 turns dead_after and stall_timeout off.", &watch_interval, 1000, 0, 3600000,
-		PGC_SIGHUP, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+		"At least 100ms; 0 turns dead_after and stall_timeout off.", &watch_interval,
+		1000, 0, 3600000, PGC_SIGHUP, GUC_UNIT_MS, check_watch_interval, nullptr,
+		nullptr);
 
 	DefineCustomIntVariable(
 		"keepalive_guard.max_events",

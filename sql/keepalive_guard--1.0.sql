@@ -407,11 +407,21 @@ WITH networks AS (
 	SELECT
 		*,
 		survivals[5] AS safe,
-		lost >= 5 AND third.moment IS NOT NULL
-			AND longest_survived < shortest_lost
-			AND shortest_lost <= 4 * survivals[5]
-			AND survivals[5] >= '1.125s'
-			AND 10 * lost >= comparable.number AS clear
+		CASE
+			WHEN lost = 0 THEN 'no losses'
+			WHEN lost < 5 THEN 'too few losses'
+			WHEN longest_survived >= shortest_lost
+				THEN 'not clear: a connection survived as long an idleness as others were lost after'
+			WHEN third.moment IS NULL
+				THEN 'not clear: two failures of clients or devices explain all losses'
+			WHEN survivals[5] IS NULL OR shortest_lost > 4 * survivals[5]
+				THEN 'not clear: too few connections survived an idleness of comparable length'
+			WHEN 10 * lost < comparable.number
+				THEN 'not clear: few losses among many connections of comparable idleness'
+			WHEN survivals[5] < '1.125s'
+				THEN 'too short for tcp_keepalives_idle'
+			ELSE 'idle timeout'
+		END AS verdict
 	FROM networks
 		CROSS JOIN LATERAL (
 			SELECT count(*) AS number FROM unnest(survivals) AS s (idle_for)
@@ -434,8 +444,9 @@ SELECT
 	longest_lost,
 	shortest_reset,
 	longest_reset,
-	CASE WHEN clear THEN shortest_lost * 1.125 END AS idle_timeout,
-	CASE WHEN clear THEN date_trunc('second', safe / 1.125) END AS tcp_keepalives_idle
+	CASE WHEN verdict = 'idle timeout' THEN shortest_lost * 1.125 END AS idle_timeout,
+	CASE WHEN verdict = 'idle timeout' THEN date_trunc('second', safe / 1.125) END AS tcp_keepalives_idle,
+	verdict
 FROM verdicts;
 
 COMMENT ON VIEW @extschema@.keepalive_paths_observed IS
@@ -462,6 +473,8 @@ COMMENT ON COLUMN @extschema@.keepalive_paths_observed.idle_timeout IS
 	'the idle timeout that something on the path seems to have: above longest_survived, and at most this; NULL unless the pattern is clear: 5 or more losses that no two moments explain, all after a longer idleness than any survival, and for 5 survivals or more not over four times as long, and not less than a tenth as many as these';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.tcp_keepalives_idle IS
 	'where idle_timeout is not NULL: what, with a tcp_keepalives_interval that is not longer, keeps the path open; 5 connections survived that idleness and the eighth by which probes may be late';
+COMMENT ON COLUMN @extschema@.keepalive_paths_observed.verdict IS
+	'idle timeout; or why there is none (yet): no losses, too few losses (fewer than 5), not clear (with the reason), too short for tcp_keepalives_idle';
 GRANT SELECT ON @extschema@.keepalive_paths_observed TO pg_read_all_stats;
 
 --

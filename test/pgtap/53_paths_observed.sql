@@ -1,10 +1,10 @@
 -- keepalive_paths_observed: which evidence gives an idle_timeout.  The evidence is
 -- artificial here; test/t/520_paths.pl has that of real connections.
 BEGIN;
-SELECT plan(21);
+SELECT plan(22);
 
 SELECT columns_are('keepalive_paths_observed',
-	'{network,survived,lost,resets,longest_survived,shortest_lost,longest_lost,shortest_reset,longest_reset,idle_timeout,tcp_keepalives_idle}'::name[]);
+	'{network,survived,lost,resets,longest_survived,shortest_lost,longest_lost,shortest_reset,longest_reset,idle_timeout,tcp_keepalives_idle,verdict}'::name[]);
 SELECT is_empty(
 	$$SELECT attname FROM pg_attribute
 		WHERE attrelid = 'keepalive_paths_observed'::regclass AND attnum > 0 AND col_description(attrelid, attnum) IS NULL$$,
@@ -28,12 +28,15 @@ CREATE FUNCTION add(outcome text, number integer, idle_for interval, client inet
 	SELECT client, timestamptz '2026-01-01 00:00Z' + n * apart, idle_for, outcome FROM generate_series(1, number) AS n;
 $$;
 CREATE FUNCTION verdict(network cidr DEFAULT '192.0.2.0/24') RETURNS text LANGUAGE sql AS $$
-	SELECT format('%s %s', idle_timeout, tcp_keepalives_idle)
+	SELECT CASE verdict WHEN 'idle timeout' THEN format('%s %s', idle_timeout, tcp_keepalives_idle)
+		ELSE concat(verdict, idle_timeout, tcp_keepalives_idle) END
 	FROM keepalive_paths_observed AS o WHERE o.network = $1;
 $$;
 
-SELECT add('survived', 5, '270 s'), add('lost', 4, '400 s');
-SELECT is(verdict(), ' ', 'four lost connections are too few');
+SELECT add('survived', 5, '270 s');
+SELECT is(verdict(), 'no losses', 'survivals alone give no timeout');
+SELECT add('lost', 4, '400 s');
+SELECT is(verdict(), 'too few losses', 'four lost connections are too few');
 SELECT add('lost', 1, '360 s', '192.0.2.255');
 SELECT is(verdict(), '00:06:45 00:04:00', 'five losses give 9/8 of the shortest lost as timeout, and 8/9 of the longest survived as advice');
 SELECT results_eq(
@@ -49,31 +52,31 @@ SELECT is(verdict(), '00:06:45 00:04:26', 'resets without a probe do not change 
 SELECT add('survived', 1000, '80 s');
 SELECT is(verdict(), '00:06:45 00:04:26', 'connections that were idle for a short time do not change the verdict');
 SELECT add('survived', 1, '360 s');
-SELECT is(verdict(), ' ', 'a survival as long as a loss gives no timeout');
+SELECT is(verdict(), 'not clear: a connection survived as long an idleness as others were lost after', 'a survival as long as a loss gives no timeout');
 
 DELETE FROM evidence;
 SELECT add('survived', 4, '270 s'), add('survived', 9, '80 s'), add('lost', 5, '360 s');
-SELECT is(verdict(), ' ', 'too few survivals of comparable length give no timeout');
+SELECT is(verdict(), 'not clear: too few connections survived an idleness of comparable length', 'too few survivals of comparable length give no timeout');
 SELECT add('survived', 1, '90 s');
 SELECT is(verdict(), '00:06:45 00:01:20', 'five survivals of a quarter of the loss are enough');
 
 DELETE FROM evidence;
 SELECT add('survived', 60, '270 s'), add('lost', 5, '360 s');
-SELECT is(verdict(), ' ', 'less than a tenth of connections lost gives no timeout');
+SELECT is(verdict(), 'not clear: few losses among many connections of comparable idleness', 'less than a tenth of connections lost gives no timeout');
 SELECT add('lost', 1, '360 s');
 SELECT is(verdict(), '00:06:45 00:04:00', 'a tenth of connections lost gives a timeout');
 
 DELETE FROM evidence;
 SELECT add('survived', 9, '270 s'), add('lost', 9, '360 s', apart => '45 s');
-SELECT is(verdict(), ' ', 'losses within six minutes count as one failure');
+SELECT is(verdict(), 'not clear: two failures of clients or devices explain all losses', 'losses within six minutes count as one failure');
 SELECT add('lost', 9, '360 s', apart => '90 s');
-SELECT is(verdict(), ' ', 'losses within a quarter of an hour count as two failures');
+SELECT is(verdict(), 'not clear: two failures of clients or devices explain all losses', 'losses within a quarter of an hour count as two failures');
 SELECT add('lost', 10, '360 s', apart => '95 s');
 SELECT is(verdict(), '00:06:45 00:04:00', 'losses over a longer time give a timeout');
 
 DELETE FROM evidence;
 SELECT add('survived', 5, '1.1 s'), add('lost', 5, '3 s');
-SELECT is(verdict(), ' ', 'there is no advice below one second');
+SELECT is(verdict(), 'too short for tcp_keepalives_idle', 'there is no advice below one second');
 
 SELECT add('survived', 5, '270 s', '2001:db8:0:1::1'), add('lost', 5, '360 s', '2001:db8:0:1:ffff::2'),
 	add('survived', 5, '1 h', '2001:db8:0:2::1'), add('survived', 4, '1 h', '198.51.100.1');

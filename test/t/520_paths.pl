@@ -65,13 +65,13 @@ sub observed
 	my @counts = qw(survived lost resets);
 	my @times = qw(longest_survived shortest_lost longest_lost shortest_reset longest_reset idle_timeout
 	  tcp_keepalives_idle);
-	my $columns = join ', ', @counts, map { "extract(epoch FROM $_)::float8" } @times;
+	my $columns = join ', ', 'verdict', @counts, map { "extract(epoch FROM $_)::float8" } @times;
 	my ($row) = @{ $observer->query(<<"END") };
 SELECT $columns FROM keepalive_paths_observed WHERE network >> '@{[$host->address]}'
 END
 	return unless $row;
 	my %row;
-	@row{ @counts, @times } = @$row;
+	@row{ 'verdict', @counts, @times } = @$row;
 	return \%row;
 }
 
@@ -199,8 +199,10 @@ foreach my $case ([ 'a router that drops', $silent, 'silent' ], [ 'a router that
 	my ($name, $router, $key) = @$case;
 	is($after_two{$key}{lost}, 4, "$name: losses at two times are counted");
 	is($after_two{$key}{idle_timeout}, undef, "$name: losses at two times give no idle_timeout");
+	is($after_two{$key}{verdict}, 'too few losses', "$name: the verdict says that losses at two times are too few");
 
 	my $now = observed($router);
+	is($now->{verdict}, 'idle timeout', "$name: the verdict says that there is an idle timeout");
 	is($now->{survived}, 6, "$name: connections closed in time are counted as survived");
 	is($now->{lost}, 6, "$name: connections idle for longer are counted as lost");
 	is($now->{resets}, 0, "$name: no reset without a probe is counted");
@@ -230,6 +232,7 @@ $now = observed($failing);
 is("$now->{survived}/$now->{lost}", '6/6', 'the connections of a host that fails are counted as lost');
 cmp_ok($now->{longest_survived}, '<', $now->{shortest_lost}, 'connections of the failing host that ended earlier are counted as survived');
 is($now->{idle_timeout}, undef, 'a host that fails once has no idle_timeout');
+is($now->{verdict}, 'not clear: two failures of clients or devices explain all losses', 'the verdict says that one failure explains the losses');
 is($now->{tcp_keepalives_idle}, undef, 'a host that fails once has no advised tcp_keepalives_idle');
 
 evidence_is($probed, [ [ 'survived', 1, 6 ] ], 'answered probes are evidence, whatever happens later');
@@ -239,6 +242,7 @@ is("$now->{survived}/$now->{lost}/$now->{resets}", '0/0/6', 'resets by clients a
 cmp_ok($now->{shortest_reset}, '>=', 1.6, 'shortest_reset is not less than the idle time');
 cmp_ok($now->{longest_reset}, '<', 4, 'longest_reset is less than the time of the first probe');
 is($now->{idle_timeout}, undef, 'resets by clients give no idle_timeout');
+is($now->{verdict}, 'no losses', 'the verdict says that resets by clients are no losses');
 
 is(observed($few), undef, 'a network with four connections has no row');
 is(evidence($few)->[0][0], 'survived', 'the four connections are evidence');
@@ -302,6 +306,7 @@ $now = observed($cut);
 is("$now->{survived}/$now->{lost}", '6/6', 'a connected session that answers probes is counted as survived');
 is($now->{longest_survived}, 3, 'the connected session\'s idle time is longest_survived');
 is($now->{idle_timeout}, undef, 'contradicting evidence gives no idle_timeout');
+is($now->{verdict}, 'not clear: a connection survived as long an idleness as others were lost after', 'the verdict says that the evidence is contradictory');
 is($now->{tcp_keepalives_idle}, undef, 'contradicting evidence gives no advised tcp_keepalives_idle');
 
 # --- privileges -------------------------------------------------------------------------

@@ -95,7 +95,7 @@ ALTER TABLE @extschema@.keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_
 COMMENT ON TRIGGER keepalive_policy_guard ON @extschema@.keepalive_policy IS
 	'refuses invalid policies and tells the worker of committed changes';
 COMMENT ON TRIGGER keepalive_policy_guard_count ON @extschema@.keepalive_policy IS
-	'counts the changed rows for the server log';
+	'counts the changed rows for the server log, and warns of values that are most likely a mistake';
 COMMENT ON TRIGGER keepalive_policy_guard_truncate ON @extschema@.keepalive_policy IS
 	'tells the worker of committed changes';
 

@@ -7,6 +7,7 @@ CREATE ROLE regress_staff;
 CREATE ROLE regress_reports IN ROLE regress_staff;
 CREATE ROLE regress_alice IN ROLE regress_reports;
 
+SET client_min_messages = error; -- they set nothing, of which warnings tell
 INSERT INTO keepalive_policy (name, priority, database, role, client, backend, enabled) VALUES
 	('everybody', 100, NULL, NULL, NULL, NULL, true),
 	('network', 100, NULL, NULL, '10.0.0.0/8', NULL, true),
@@ -18,6 +19,7 @@ INSERT INTO keepalive_policy (name, priority, database, role, client, backend, e
 	('regex', 300, '/^shop_\d+$', '/^regress_', NULL, NULL, true),
 	('standbys', 50, NULL, NULL, NULL, 'replication', true),
 	('not now', 1, NULL, NULL, NULL, NULL, false);
+RESET client_min_messages;
 SELECT pending FROM keepalive_apply();
 
 -- All policies in match order, with the reason if one does not match or is not the first

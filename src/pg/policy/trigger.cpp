@@ -4,6 +4,7 @@
 
 #include "pg/compat.hpp"
 #include "pg/policy/change.hpp"
+#include "pg/policy/likely_mistakes.hpp"
 #include "pg/policy/row.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
@@ -140,6 +141,19 @@ bool check_row(Relation relation, HeapTuple tuple, bool is_replicated)
 	return false;
 }
 
+// Once the row is stored: INSERT ... ON CONFLICT checks the row that it does not insert
+// too.
+void check_stored_row(Relation relation, HeapTuple tuple)
+{
+	PolicyColumns columns;
+	PolicyRow row;
+	RowProblem problem;
+	const char *missing;
+	if (find_policy_columns(RelationGetDescr(relation), &columns, &missing) &&
+	    read_policy_row(tuple, RelationGetDescr(relation), columns, &row, &problem))
+		warn_of_likely_mistakes(row);
+}
+
 // For the server log.
 std::int64_t count_rows(Relation relation)
 {
@@ -223,10 +237,13 @@ Datum guard_table(FmgrInfo *function, TriggerData *trigger)
 
 	if (is_replicated && TRIGGER_FIRED_BY_TRUNCATE(event))
 		warn_replicated_truncate();
-	if (!TRIGGER_FIRED_FOR_ROW(event) || TRIGGER_FIRED_AFTER(event) ||
-	    TRIGGER_FIRED_BY_DELETE(event) || check_row(relation, row, is_replicated))
+	if (!TRIGGER_FIRED_FOR_ROW(event) || TRIGGER_FIRED_BY_DELETE(event))
 		return store;
-	return skip;
+	if (TRIGGER_FIRED_AFTER(event))
+		check_stored_row(relation, row);
+	else if (!check_row(relation, row, is_replicated))
+		return skip;
+	return store;
 }
 
 } // namespace

@@ -16,7 +16,7 @@ require 'syscall.ph';
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 $node->safe_psql('postgres', 'CREATE ROLE modest LOGIN');
 $node->policy(name => 'everybody', tcp_keepalives_idle => '21s', tcp_keepalives_count => 4);
-$node->policy(name => 'modest', role => 'modest', tcp_user_timeout => '21s');
+$node->policy(name => 'modest', final => 'true', role => 'modest', tcp_user_timeout => '21s');
 
 # The same on every architecture; Perl does not define them.
 use constant { AF_NETLINK => 16, SYS_pidfd_send_signal => 424 };

@@ -281,12 +281,15 @@ CREATE FUNCTION @extschema@.keepalive_explain(
 	client_addr inet DEFAULT NULL,
 	backend text DEFAULT 'client',
 	OUT "position" integer,
+	OUT kind text,
 	OUT policy text,
 	OUT priority integer,
 	OUT matches boolean,
 	OUT reason text,
-	OUT wins boolean,
+	OUT gives text[],
 	OUT enforcement text,
+	OUT final boolean,
+	OUT log_only boolean,
 	OUT keepalive boolean,
 	OUT tcp_keepalives_idle interval,
 	OUT tcp_keepalives_interval interval,
@@ -301,9 +304,59 @@ CREATE FUNCTION @extschema@.keepalive_explain(
 	LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_explain(text, text, inet, text) IS
-	'every policy in match order: whether it matches such a connection, and what a session would get; the row without policy is PostgreSQL alone';
+	'every policy in match order (kind policy): whether it matches such a connection, and which settings a session takes from it; then PostgreSQL without policies (postgresql), and what the session gets (outcome)';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_explain(text, text, inet, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_explain(text, text, inet, text) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_explain(
+	pid integer,
+	OUT "position" integer,
+	OUT kind text,
+	OUT policy text,
+	OUT priority integer,
+	OUT matches boolean,
+	OUT reason text,
+	OUT gives text[],
+	OUT enforcement text,
+	OUT final boolean,
+	OUT log_only boolean,
+	OUT keepalive boolean,
+	OUT tcp_keepalives_idle interval,
+	OUT tcp_keepalives_interval interval,
+	OUT tcp_keepalives_count integer,
+	OUT tcp_user_timeout interval,
+	OUT client_connection_check_interval interval,
+	OUT dead_after interval,
+	OUT stall_timeout interval,
+	OUT detects_idle interval,
+	OUT detects_busy interval)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+	AS 'MODULE_PATHNAME', 'keepalive_explain_session';
+COMMENT ON FUNCTION @extschema@.keepalive_explain(integer) IS
+	'the same for a connected session, with what it has chosen itself';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_explain(integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_explain(integer) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_preview(
+	OUT pid integer,
+	OUT datname name,
+	OUT usename name,
+	OUT client_addr inet,
+	OUT policies_now text[],
+	OUT policies_then text[],
+	OUT changes jsonb,
+	OUT detects_idle_now interval,
+	OUT detects_idle_then interval,
+	OUT detects_busy_now interval,
+	OUT detects_busy_then interval)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_preview() IS
+	'what COMMIT of the current transaction would do: each connected session that would change, with its policies and each setting that changes as [from, to]';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_preview() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_preview() TO pg_monitor;
 
 CREATE FUNCTION @extschema@.keepalive_events(
 	OUT ended_at timestamptz,
@@ -582,12 +635,24 @@ CREATE FUNCTION @extschema@.keepalive_policy_problems(
 	OUT policy text,
 	OUT replication_only boolean,
 	OUT problem text,
-	OUT hint text)
+	OUT hint text,
+	OUT gives text[],
+	OUT given_before jsonb,
+	OUT keepalive boolean,
+	OUT tcp_keepalives_idle interval,
+	OUT tcp_keepalives_interval interval,
+	OUT tcp_keepalives_count integer,
+	OUT tcp_user_timeout interval,
+	OUT client_connection_check_interval interval,
+	OUT dead_after interval,
+	OUT stall_timeout interval,
+	OUT detects_idle interval,
+	OUT detects_busy interval)
 	RETURNS SETOF record
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_policy_problems() IS
-	'for keepalive_check(): each enabled policy, and why it can never match a connection';
+	'for keepalive_check(): each enabled policy, why it has no effect, and what every session gets that matches it; NULL: PostgreSQL without policies';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_policy_problems() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_policy_problems() TO pg_monitor;
 
@@ -711,8 +776,8 @@ COMMENT ON FUNCTION @extschema@.keepalive_check_guard() IS
 REVOKE ALL ON FUNCTION @extschema@.keepalive_check_guard() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_guard() TO pg_monitor;
 
--- What is unwise about values that belong together, and the setting and value that would
--- change it; a NULL setting stands for all of them.
+-- What is unwise about values that belong together, the settings that it concerns, and the
+-- setting and value that would change it; a NULL setting stands for all of them.
 CREATE FUNCTION @extschema@.keepalive_check_values(
 	keepalive boolean,
 	idle interval,
@@ -725,6 +790,7 @@ CREATE FUNCTION @extschema@.keepalive_check_values(
 	for_sessions boolean,
 	OUT severity text,
 	OUT problem text,
+	OUT concerns text[],
 	OUT setting text,
 	OUT value text)
 	RETURNS SETOF record
@@ -738,29 +804,34 @@ WITH timed AS (
 SELECT 'warning',
 	format('tcp_user_timeout (%s) is shorter than tcp_keepalives_idle (%s): a single lost probe ends the connection',
 		user_timeout, idle),
+	'{tcp_keepalives_idle,tcp_user_timeout}'::text[],
 	'tcp_user_timeout', '0'
 FROM timed WHERE user_timeout < idle
 UNION ALL
 SELECT 'info',
 	format('tcp_user_timeout (%s) overrules tcp_keepalives_count (%s): an idle connection ends after %s unanswered probes',
 		user_timeout, probes, probes_by_time),
+	'{tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout}',
 	'tcp_user_timeout', '0'
 FROM timed WHERE user_timeout >= idle AND probes_by_time <> probes
 UNION ALL
 SELECT 'warning',
 	format('tcp_user_timeout (%s) also ends living clients that read nothing for that long; dead_after does not', user_timeout),
+	'{tcp_user_timeout}',
 	'tcp_user_timeout', '0'
 WHERE user_timeout > interval '0' AND coalesce(stall_timeout > user_timeout, true)
 UNION ALL
 SELECT 'warning',
 	format('tcp_keepalives_interval (%s) is longer than tcp_keepalives_idle (%s): later probes are sent only once per interval, and a dead client is found later',
 		probe_interval, idle),
+	'{tcp_keepalives_idle,tcp_keepalives_interval}',
 	'tcp_keepalives_interval', extract(epoch FROM idle)::integer || 's'
 WHERE keepalive AND probe_interval > idle
 UNION ALL
 SELECT 'info',
 	format('probes every %s do not keep these open: %s', greatest(idle, probe_interval),
 		string_agg(format('%s (%s)', path, idle_timeout), ', ' ORDER BY idle_timeout, path)),
+	'{keepalive,tcp_keepalives_idle,tcp_keepalives_interval}',
 	'tcp_keepalives_idle', floor(extract(epoch FROM min(idle_timeout)) * 0.4) || 's'
 FROM @extschema@.keepalive_paths
 WHERE for_sessions AND keepalive AND idle_timeout <= greatest(idle, probe_interval)
@@ -769,6 +840,7 @@ UNION ALL
 SELECT 'warning',
 	format('a dead client would go unnoticed for %s while the session is idle, %s while it is busy',
 		coalesce('up to ' || detects_idle, 'an unlimited time'), coalesce('up to ' || detects_busy, 'an unlimited time')),
+	'{keepalive,tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout,client_connection_check_interval,dead_after}',
 	NULL, NULL
 WHERE for_sessions
 	AND (coalesce(detects_idle > interval '1 hour', true) OR coalesce(detects_busy > interval '1 hour', true));
@@ -793,13 +865,9 @@ WITH condition AS MATERIALIZED (
 rule AS MATERIALIZED (
 	SELECT * FROM @extschema@.keepalive_policy_problems()
 ),
--- The settings of each policy that can match, and those without a policy.
+-- What every session gets that matches the policy; NULL: PostgreSQL without policies.
 explained AS MATERIALIZED (
-	SELECT e.*, rule.replication_only
-	FROM condition
-		CROSS JOIN LATERAL @extschema@.keepalive_explain(NULL, CASE WHEN preloaded THEN '' END, '192.0.2.1') AS e
-		LEFT JOIN rule USING (policy)
-	WHERE preloaded AND (e.policy IS NULL OR rule.policy IS NOT NULL AND rule.problem IS NULL)
+	SELECT * FROM rule WHERE problem IS NULL
 )
 SELECT 'warning', format('policy "%s"', rule.policy), rule.problem, rule.hint
 FROM rule WHERE rule.problem IS NOT NULL
@@ -807,7 +875,7 @@ UNION ALL
 SELECT 'error', format('policy "%s"', name), 'not in force: a value is invalid',
 	format('UPDATE %s SET name = name WHERE name = %L; -- the error says which one', '@extschema@.keepalive_policy'::regclass, name)
 FROM condition CROSS JOIN @extschema@.keepalive_policy
-WHERE skipped > 0 AND here AND keepalive_policy.enabled AND name NOT IN (SELECT policy FROM rule)
+WHERE skipped > 0 AND here AND keepalive_policy.enabled AND NOT EXISTS (SELECT FROM rule WHERE policy = name)
 UNION ALL
 SELECT 'warning', 'keepalive_guard.watch_interval',
 	format('dead_after and stall_timeout are not enforced, for policy %s',
@@ -815,6 +883,7 @@ SELECT 'warning', 'keepalive_guard.watch_interval',
 	'ALTER SYSTEM RESET keepalive_guard.watch_interval; SELECT pg_reload_conf();'
 FROM explained
 WHERE (dead_after IS NOT NULL OR stall_timeout IS NOT NULL)
+	AND gives && '{dead_after,stall_timeout}'
 	AND current_setting('keepalive_guard.watch_interval', true)::interval = interval '0'
 HAVING count(*) > 0
 UNION ALL
@@ -824,7 +893,8 @@ SELECT found.severity,
 	CASE
 		WHEN setting IS NULL THEN format('SELECT * FROM %s(''1 min'');', '@extschema@.keepalive_plan'::regproc)
 		WHEN policy IS NULL THEN format('ALTER SYSTEM SET %I = %L; SELECT pg_reload_conf();', setting, value)
-		ELSE format('UPDATE %s SET %I = %L WHERE name = %L;', '@extschema@.keepalive_policy'::regclass, setting, value, policy)
+		ELSE format('UPDATE %s SET %I = %L WHERE name = %L;', '@extschema@.keepalive_policy'::regclass, setting, value,
+			coalesce(given_before ->> setting, policy))
 	END
 FROM explained
 	CROSS JOIN LATERAL @extschema@.keepalive_check_values(
@@ -832,7 +902,8 @@ FROM explained
 		stall_timeout, detects_idle, detects_busy,
 		-- Walsenders have wal_sender_timeout.
 		policy IS NOT NULL AND NOT (replication_only
-			AND current_setting('wal_sender_timeout')::interval > interval '0')) AS found;
+			AND current_setting('wal_sender_timeout')::interval > interval '0')) AS found
+WHERE gives && concerns;
 END;
 COMMENT ON FUNCTION @extschema@.keepalive_check_policies() IS
 	'part of keepalive_check(): findings about policies and postgresql.conf';

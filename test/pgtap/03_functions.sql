@@ -51,15 +51,22 @@ INSERT INTO expected (name, arguments, columns) VALUES
 		'terminated bigint, server_shutdown bigint, authentication_failed bigint, unknown bigint, '
 		'would_end bigint, stats_reset timestamp with time zone');
 
+CREATE TEMP TABLE explain AS SELECT
+	'"position" integer, kind text, policy text, priority integer, matches boolean, reason text, gives text[], '
+	'enforcement text, final boolean, log_only boolean, keepalive boolean, tcp_keepalives_idle interval, '
+	'tcp_keepalives_interval interval, tcp_keepalives_count integer, tcp_user_timeout interval, '
+	'client_connection_check_interval interval, dead_after interval, stall_timeout interval, '
+	'detects_idle interval, detects_busy interval' AS columns;
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_explain',
 		'database text, role text, client_addr inet DEFAULT NULL::inet, '
 		'backend text DEFAULT ''client''::text',
-		'"position" integer, policy text, priority integer, matches boolean, reason text, wins boolean, '
-		'enforcement text, keepalive boolean, tcp_keepalives_idle interval, '
-		'tcp_keepalives_interval interval, tcp_keepalives_count integer, tcp_user_timeout interval, '
-		'client_connection_check_interval interval, dead_after interval, stall_timeout interval, '
-		'detects_idle interval, detects_busy interval', false, 'monitor');
+		(SELECT columns FROM explain), false, 'monitor'),
+	('keepalive_explain', 'pid integer', (SELECT columns FROM explain), true, 'monitor'),
+	('keepalive_preview', '',
+		'pid integer, datname name, usename name, client_addr inet, policies_now text[], policies_then text[], '
+		'changes jsonb, detects_idle_now interval, detects_idle_then interval, '
+		'detects_busy_now interval, detects_busy_then interval', true, 'monitor');
 
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_apply', 'timeout interval DEFAULT ''00:00:05''::interval',
@@ -114,7 +121,12 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
 		'skipped integer, in_force integer, netlink_refused text, sockets_unreadable text', 'monitor'),
-	('keepalive_policy_problems', '', 'policy text, replication_only boolean, problem text, hint text', 'monitor');
+	('keepalive_policy_problems', '',
+		'policy text, replication_only boolean, problem text, hint text, gives text[], given_before jsonb, '
+		'keepalive boolean, tcp_keepalives_idle interval, tcp_keepalives_interval interval, '
+		'tcp_keepalives_count integer, tcp_user_timeout interval, '
+		'client_connection_check_interval interval, dead_after interval, stall_timeout interval, '
+		'detects_idle interval, detects_busy interval', 'monitor');
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
 	('keepalive_check_guard', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
@@ -124,7 +136,7 @@ INSERT INTO expected (name, arguments, columns, volatility, parallel, strict, al
 	('keepalive_check_values',
 		'keepalive boolean, idle interval, probe_interval interval, probes integer, user_timeout interval, '
 		'stall_timeout interval, detects_idle interval, detects_busy interval, for_sessions boolean',
-		'severity text, problem text, setting text, value text', 'stable', 'safe', false, 'monitor');
+		'severity text, problem text, concerns text[], setting text, value text', 'stable', 'safe', false, 'monitor');
 
 CREATE TEMP VIEW actual AS
 	SELECT p.oid, proname::text COLLATE "C" AS name,
@@ -144,7 +156,7 @@ CREATE TEMP VIEW actual AS
 CREATE ROLE test_nobody;
 CREATE ROLE test_monitor IN ROLE pg_monitor;
 
-SELECT plan(6 + 4 * count(*)::int) FROM expected;
+SELECT plan(6 + 3 * count(*)::int) FROM expected;
 
 SELECT is_empty(
 	$$SELECT description FROM object
@@ -162,8 +174,8 @@ SELECT is_empty(
 	'each comment is a phrase without a full stop');
 
 SELECT results_eq(
-	'SELECT name FROM actual ORDER BY name',
-	'SELECT name FROM expected ORDER BY name',
+	'SELECT name, arguments FROM actual ORDER BY 1, 2',
+	'SELECT name, arguments FROM expected ORDER BY 1, 2',
 	'the extension has exactly the expected functions');
 SELECT results_eq(
 	$$SELECT description FROM object WHERE classid <> 'pg_proc'::regclass ORDER BY 1$$,
@@ -171,17 +183,14 @@ SELECT results_eq(
 		('view keepalive_paths_observed')$$,
 	'the extension has exactly the expected other objects');
 
-SELECT is(actual.arguments, expected.arguments, name || ': arguments')
-FROM expected LEFT JOIN actual USING (name) ORDER BY name;
-
 SELECT is(actual.columns, expected.columns, name || ': columns')
-FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+FROM expected LEFT JOIN actual USING (name, arguments) ORDER BY name, arguments;
 
 SELECT is(
 	format('%s, parallel %s, strict %s', actual.volatility, actual.parallel, actual.strict),
 	format('%s, parallel %s, strict %s', expected.volatility, expected.parallel, expected.strict),
 	name || ': volatility, parallel safety and strictness')
-FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+FROM expected LEFT JOIN actual USING (name, arguments) ORDER BY name, arguments;
 
 SELECT is(
 	CASE
@@ -190,7 +199,7 @@ SELECT is(
 		ELSE 'superuser'
 	END,
 	allowed, name || ': privileges')
-FROM expected LEFT JOIN actual USING (name) ORDER BY name;
+FROM expected LEFT JOIN actual USING (name, arguments) ORDER BY name, arguments;
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -7,23 +7,28 @@ RESET client_min_messages;
 CREATE EXTENSION keepalive_guard;
 CREATE ROLE regress_app LOGIN;
 
--- A first policy
-INSERT INTO keepalive_policy (name, role,
+-- The first policies
+BEGIN;
+INSERT INTO keepalive_policy (name, priority,
 	tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, dead_after)
-VALUES ('app', 'regress_app', '60s', '10s', 3, '45s');
+VALUES ('baseline', 1000, '2min', '10s', 3, '45s');
+INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle)
+VALUES ('app', 'regress_app', '60s');
+INSERT INTO keepalive_policy (name, backend, tcp_keepalives_idle)
+VALUES ('standbys', 'replication', '10s');
 
--- A policy for standbys and logical subscribers
-INSERT INTO keepalive_policy (name, backend,
-	tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, dead_after)
-VALUES ('standbys', 'replication', '10s', '5s', 4, '25s');
+-- What a connection would get.  The row of PostgreSQL depends on the system.
+SELECT kind, policy, matches, reason, gives, detects_idle, detects_busy
+FROM keepalive_explain('contrib_regression', 'regress_app', '10.0.1.5')
+WHERE kind <> 'postgresql';
+
+-- What COMMIT would do: this session over a Unix socket gets nothing of that
+SELECT pid = pg_backend_pid() AS own, policies_now, policies_then, changes, detects_idle_now, detects_idle_then
+FROM keepalive_preview();
+COMMIT;
 
 -- Waits until every session has confirmed the policies
 SELECT overridden, failed, pending FROM keepalive_apply();
-
--- Which policy a connection would get.  The row without policy depends on the system.
-SELECT policy, matches, wins, reason, detects_idle, detects_busy
-FROM keepalive_explain('contrib_regression', 'regress_app', '10.0.1.5')
-WHERE policy IS NOT NULL;
 
 -- The policy is in force before the first query of a session
 \c - regress_app 127.0.0.1

@@ -407,7 +407,7 @@ foreach my $setting (@settings)
 	is_deeply($numbers->(@$cell{qw(detects_idle detects_busy)}), $expected, "$name: keepalive_status() shows the model's worst cases");
 	my ($row) = @{ $superuser->query(<<"END") };
 SELECT extract(epoch FROM detects_idle), extract(epoch FROM detects_busy)
-FROM keepalive_explain('postgres', '$name', '10.77.1.2') WHERE wins
+FROM keepalive_explain('postgres', '$name', '10.77.1.2') WHERE kind = 'outcome'
 END
 	is_deeply($numbers->(@$row), $expected, "$name: keepalive_explain() shows the model's worst cases");
 }

@@ -1,30 +1,22 @@
 // keepalive_explain()
 #include "pg/postgres.hpp"
 
-#include "model/effective.hpp"
 #include "pg/compat.hpp"
+#include "pg/functions/outcome.hpp"
 #include "pg/functions/preload.hpp"
-#include "pg/functions/rows.hpp"
+#include "pg/functions/session_list.hpp"
+#include "pg/functions/stored_choices.hpp"
+#include "pg/functions/visible_policies.hpp"
 #include "pg/policy/matching.hpp"
-#include "pg/setting_records.hpp"
-#include "pg/settings.hpp"
-#include "pg/shared/snapshot.hpp"
-#include "pg/shared/state.hpp"
 
 extern "C"
 {
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_type.h"
 #include "utils/acl.h"
-#include "utils/array.h"
-#include "utils/fmgroids.h"
 #include "utils/inet.h"
-#include "utils/rel.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_explain);
+	PG_FUNCTION_INFO_V1(keepalive_explain_session);
 }
 
 namespace guard::pg
@@ -39,14 +31,19 @@ constexpr Argument explain_arguments[] = {
 	{"backend", TEXTOID, true},
 };
 
+constexpr Argument explain_session_arguments[] = {{"pid", INT4OID, false}};
+
 constexpr Column explain_columns[] = {
 	{"position", INT4OID},
+	{"kind", TEXTOID},
 	{"policy", TEXTOID},
 	{"priority", INT4OID},
 	{"matches", BOOLOID},
 	{"reason", TEXTOID},
-	{"wins", BOOLOID},
+	{"gives", TEXTARRAYOID},
 	{"enforcement", TEXTOID},
+	{"final", BOOLOID},
+	{"log_only", BOOLOID},
 	{"keepalive", BOOLOID},
 	{"tcp_keepalives_idle", INTERVALOID},
 	{"tcp_keepalives_interval", INTERVALOID},
@@ -59,102 +56,16 @@ constexpr Column explain_columns[] = {
 	{"detects_busy", INTERVALOID},
 };
 
-// What ALTER ROLE ... SET and ALTER DATABASE ... SET say.
-struct StoredSettings
+using ExplainRow = RowValues<explain_columns>;
+
+// The session that is asked about.
+struct Subject
 {
-	bool given[setting_count];
-	std::int32_t value[setting_count];
+	Connection connection;
+	Oid role;
+	Choices choices;
+	const char *chooser; // whose choices these are
 };
-
-void take_stored(const char *assignment, StoredSettings *stored)
-{
-	char *name;
-	char *text;
-	ParseLongOption(assignment, &name, &text);
-	for (int i = 0; i < setting_count && text != nullptr; i++)
-	{
-		const char *wanted = setting_name(static_cast<Setting>(i));
-		std::int32_t value;
-		if (strcmp(name, wanted) == 0 &&
-		    parse_int(text, &value, compat::find_setting(wanted)->flags, nullptr))
-		{
-			stored->given[i] = true;
-			stored->value[i] = value;
-		}
-	}
-	compat::free_long_option(name);
-	compat::free_long_option(text);
-}
-
-void add_stored(Relation catalog, Oid database, Oid role, StoredSettings *stored)
-{
-	ScanKeyData keys[2];
-	ScanKeyInit(&keys[0], Anum_pg_db_role_setting_setdatabase, BTEqualStrategyNumber,
-	            F_OIDEQ, ObjectIdGetDatum(database));
-	ScanKeyInit(&keys[1], Anum_pg_db_role_setting_setrole, BTEqualStrategyNumber, F_OIDEQ,
-	            ObjectIdGetDatum(role));
-	SysScanDesc scan = systable_beginscan(catalog, DbRoleSettingDatidRolidIndexId, true,
-	                                      nullptr, 2, keys);
-	while (HeapTuple tuple = systable_getnext(scan))
-	{
-		bool is_null;
-		Datum config = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig,
-		                            RelationGetDescr(catalog), &is_null);
-		if (is_null)
-			continue;
-		Datum *assignments;
-		int count;
-		deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false, TYPALIGN_INT,
-		                  &assignments, nullptr, &count);
-		for (int i = 0; i < count; i++)
-			take_stored(TextDatumGetCString(assignments[i]), stored);
-	}
-	systable_endscan(scan);
-}
-
-// In the order of process_settings() in postinit.c, the stronger ones last.  A
-// physical walsender, which has no database, does not see them at all.
-StoredSettings stored_settings(const char *database_name, Oid role)
-{
-	StoredSettings stored = {};
-	if (database_name == nullptr)
-		return stored;
-	Oid database = get_database_oid(database_name, true);
-	Relation catalog = table_open(DbRoleSettingRelationId, AccessShareLock);
-	add_stored(catalog, InvalidOid, InvalidOid, &stored);
-	if (OidIsValid(database))
-		add_stored(catalog, database, InvalidOid, &stored);
-	if (OidIsValid(role))
-		add_stored(catalog, InvalidOid, role, &stored);
-	if (OidIsValid(database) && OidIsValid(role))
-		add_stored(catalog, database, role, &stored);
-	table_close(catalog, AccessShareLock);
-	return stored;
-}
-
-// What a new session would get, without connection options of its own.  Settings of TCP
-// are in force on TCP only.
-SettingValues resulting_values(const ComposedSettings &policy,
-                               const StoredSettings &stored,
-                               const ConfiguredValues &configured, bool tcp)
-{
-	Basis basis = {};
-	Choices choices = {};
-	for (int i = 0; i < setting_count; i++)
-	{
-		basis.unchosen[i] = policy.has(i) ? policy.value[i] : configured.value[i];
-		basis.system_default[i] = system_default(static_cast<Setting>(i));
-		choices[i] = {stored.value[i], stored.given[i], false};
-	}
-	basis.limits = kernel_limits();
-	basis.watch_interval_ms = watch_interval;
-	basis.tcp = tcp;
-	SettingValues values = effective(choices, policy, basis);
-	for (int i = 0; i < setting_count; i++)
-		if (values[i] == 0)
-			values[i] = basis.system_default[i];
-	return values;
-}
 
 const char *pattern_text(const char *what, PatternKind kind, const char *pattern)
 {
@@ -169,11 +80,22 @@ const char *pattern_text(const char *what, PatternKind kind, const char *pattern
 	}
 }
 
-// Nullptr if the policy matches.
-const char *why_no_match(const Rule &rule, const Policy &policy,
-                         const Connection &connection, Oid role)
+// The database or role of a policy that does not exist, nullptr if both do.
+const char *missing_object(const Rule &rule, const Policy &policy)
 {
-	switch (why_not(rule, policy, connection))
+	if (rule.database == PatternKind::name &&
+	    !OidIsValid(get_database_oid(policy.database, true)))
+		return psprintf("there is no database \"%s\"", policy.database);
+	if ((rule.role == PatternKind::name || rule.role == PatternKind::group) &&
+	    !OidIsValid(get_role_oid(policy.role, true)))
+		return psprintf("there is no role \"%s\"", policy.role);
+	return nullptr;
+}
+
+const char *mismatch_text(Mismatch mismatch, const Rule &rule, const Policy &policy,
+                          const Connection &connection)
+{
+	switch (mismatch)
 	{
 	case Mismatch::backend:
 		return rule.backend == BackendKind::client ? "for clients only"
@@ -190,72 +112,186 @@ const char *why_no_match(const Rule &rule, const Policy &policy,
 	case Mismatch::none:
 		break;
 	}
-	if (!database_agrees(rule, policy, connection))
-		return pattern_text("the database", rule.database, policy.database);
-	if (!role_agrees(rule, policy, connection, role))
-		return pattern_text("the role", rule.role, policy.role);
 	return nullptr;
 }
 
-// 0: never.
-Duration duration_of(std::int32_t milliseconds)
+// Nullptr if the policy matches.
+const char *why_no_match(const Rule &rule, const Policy &policy, const Subject &subject)
 {
-	return milliseconds != 0 ? Duration(milliseconds) : Duration();
+	const Connection &connection = subject.connection;
+	Mismatch mismatch = why_not(rule, policy, connection);
+	if (mismatch == Mismatch::none && !database_agrees(rule, policy, connection))
+		mismatch = Mismatch::database;
+	if (mismatch == Mismatch::none &&
+	    !role_agrees(rule, policy, connection, subject.role))
+		mismatch = Mismatch::role;
+	if (mismatch == Mismatch::none)
+		return nullptr;
+	const char *missing = missing_object(rule, policy);
+	return missing ? missing : mismatch_text(mismatch, rule, policy, connection);
 }
 
-void add_results(RowValues<explain_columns> &row, const Policy *source,
-                 const ComposedSettings &policy, const SettingValues &values, bool tcp)
+// The policies that match, one after the other in match order.
+struct Walk
 {
-	row.add_text(source ? enforcement_name(source->settings.enforcement) : nullptr);
-	if (tcp)
-	{
-		row.add(BoolGetDatum(!policy.keepalive_off()));
-		row.add(interval_datum(values[0] * INT64CONST(1000)));
-		row.add(interval_datum(values[1] * INT64CONST(1000)));
-		row.add(Int32GetDatum(values[2]));
-		row.add(interval_datum(values[3]));
-	}
-	else
-		row.add_nulls(5);
-	row.add(interval_datum(values[4]));
-	row.add_interval_or_null(duration_of(policy.dead_after_ms()));
-	row.add_interval_or_null(duration_of(policy.stall_timeout_ms()));
-	if (tcp)
-	{
-		const Detection worst =
-			detection(detection_settings_of(values, !policy.keepalive_off(), policy,
-		                                    watch_interval),
-		              kernel_limits());
-		row.add_interval_or_null(worst.idle.latest);
-		row.add_interval_or_null(worst.busy.latest);
-	}
-}
-
-struct CompiledPolicies
-{
-	Rule *rules;
-	Policy *policies;
-	std::uint32_t enabled; // the first ones, in match order
-	std::uint32_t count;
+	Composition composition;
+	bool ended;        // no later policy can give anything
+	const char *final; // the policy that is, if it has ended the walk
 };
 
-CompiledPolicies copy_policies()
+// Returns what the policy gives.
+std::uint8_t walk_on(Walk *walk, const Policy &policy)
 {
-	CompiledPolicies copy = {};
-	std::uint32_t room = shared->policy_room;
-	copy.rules =
-		static_cast<Rule *>(palloc_extended(room * sizeof(Rule), MCXT_ALLOC_HUGE));
-	copy.policies =
-		static_cast<Policy *>(palloc_extended(room * sizeof(Policy), MCXT_ALLOC_HUGE));
-	read_policies(
-		[&copy](std::uint32_t enabled, std::uint32_t count)
-		{
-			copy.enabled = enabled;
-			copy.count = count;
-			memcpy(copy.rules, shared_rules(), count * sizeof(Rule));
-			memcpy(copy.policies, shared_policies(), count * sizeof(Policy));
-		});
-	return copy;
+	if (walk->ended)
+		return 0;
+	const Composition before = walk->composition;
+	walk->ended = !add_policy(walk->composition, policy);
+	if (policy.settings.final)
+		walk->final = policy.name;
+	return items_given(before, walk->composition);
+}
+
+const char *why_nothing(const Walk &walk, const Policy &policy)
+{
+	if (policy.settings.given == 0)
+		return "sets nothing";
+	if (walk.final != nullptr && walk.final != policy.name)
+		return psprintf("policy \"%s\" is final", walk.final);
+	return "policies before it give all that it sets";
+}
+
+void add_own_settings(ExplainRow &row, const Settings &settings)
+{
+	row.add_text(enforcement_name(settings.enforcement));
+	row.add(BoolGetDatum(settings.final));
+	row.add(BoolGetDatum(settings.log_only));
+	if (settings.has(item_keepalive))
+		row.add(BoolGetDatum(settings.value[item_keepalive] != 0));
+	else
+		row.add_null();
+	for (int item = 0; item < item_count; item++)
+	{
+		if (item == item_keepalive)
+			continue;
+		const std::int64_t value = settings.value[item];
+		if (!settings.has(item))
+			row.add_null();
+		else if (item == item_of(Setting::keepalives_count))
+			row.add(Int32GetDatum(settings.value[item]));
+		else if (item <= item_of(Setting::keepalives_interval))
+			row.add(interval_datum(value * 1000));
+		else
+			row.add(interval_datum(value));
+	}
+	row.add_nulls(2);
+}
+
+void put_policy(ReturnSetInfo *result, int position, const Policy &policy,
+                const char *no_match, Walk *walk)
+{
+	ExplainRow row;
+	row.add(Int32GetDatum(position));
+	row.add_text("policy");
+	row.add_text(policy.name);
+	row.add(Int32GetDatum(policy.priority));
+	row.add(BoolGetDatum(no_match == nullptr));
+	if (no_match != nullptr)
+	{
+		row.add_text(no_match);
+		row.add_null();
+	}
+	else
+	{
+		const std::uint8_t items = walk_on(walk, policy);
+		row.add_text(items == 0 ? why_nothing(*walk, policy) : nullptr);
+		row.add(item_names_datum(items));
+	}
+	add_own_settings(row, policy.settings);
+	put_row(result, row);
+}
+
+// Which choices count and which do not.  Nullptr if there are none.
+const char *choices_text(const Subject &subject, const Outcome &outcome,
+                         const Basis &basis)
+{
+	StringInfoData honoured;
+	StringInfoData refused;
+	initStringInfo(&honoured);
+	initStringInfo(&refused);
+	for (int i = outcome.tcp ? 0 : tcp_setting_count; i < setting_count; i++)
+	{
+		const Choice &choice = subject.choices[i];
+		if (!choice.made)
+			continue;
+		const std::int32_t value =
+			choice.value != 0 ? choice.value : basis.system_default[i];
+		StringInfo list = value == outcome.values[i] ? &honoured : &refused;
+		appendStringInfo(list, "%s%s", list->len > 0 ? ", " : "", item_name(i));
+	}
+	StringInfoData text;
+	initStringInfo(&text);
+	if (honoured.len > 0)
+		appendStringInfo(&text, "%s chose %s", subject.chooser, honoured.data);
+	if (refused.len > 0)
+		appendStringInfo(&text, "%s may not choose %s",
+		                 text.len > 0 ? ", and" : subject.chooser, refused.data);
+	return text.len > 0 ? text.data : nullptr;
+}
+
+void put_outcome(ReturnSetInfo *result, int position, const char *kind,
+                 const Subject &subject, const ComposedSettings &composed,
+                 std::uint8_t given_by_policies)
+{
+	Basis basis = basis_without_policies();
+	basis.tcp = subject.connection.family != 0;
+	const Outcome outcome = outcome_of(composed, subject.choices, basis);
+	const bool is_postgres = strcmp(kind, "postgresql") == 0;
+
+	ExplainRow row;
+	row.add(Int32GetDatum(position));
+	row.add_text(kind);
+	row.add_nulls(2);
+	if (is_postgres)
+		row.add(BoolGetDatum(true));
+	else
+		row.add_null();
+	row.add_text(choices_text(subject, outcome, basis));
+	if (is_postgres)
+		row.add(item_names_datum(postgres_items & ~given_by_policies));
+	else
+		row.add_null();
+	row.add_nulls(3);
+	add_outcome(row, outcome, basis.limits);
+	put_row(result, row);
+}
+
+void explain(ReturnSetInfo *result, const Subject &subject)
+{
+	const PolicyList list = visible_policies();
+	const bool on = pg_atomic_read_u32(&shared->enabled) != 0;
+	Walk walk = {};
+
+	MemoryContext row_context = AllocSetContextCreate(
+		CurrentMemoryContext, "keepalive explain", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(row_context);
+	for (std::uint32_t i = 0; i < list.count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		const char *no_match = nullptr;
+		if (!on)
+			no_match = "keepalive_guard.enabled is off";
+		else if (i >= list.enabled)
+			no_match = "the policy is not enabled";
+		else
+			no_match = why_no_match(list.rules[i], list.policies[i], subject);
+		put_policy(result, i + 1, list.policies[i], no_match, &walk);
+		MemoryContextReset(row_context);
+	}
+	const ComposedSettings &composed = walk.composition.settings;
+	put_outcome(result, list.count + 1, "postgresql", subject, {}, composed.given);
+	put_outcome(result, list.count + 2, "outcome", subject, composed, composed.given);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(row_context);
 }
 
 BackendKind backend_argument(const char *text)
@@ -269,57 +305,24 @@ BackendKind backend_argument(const char *text)
 	                errhint("Valid values are \"client\" and \"replication\".")));
 }
 
-void explain(ReturnSetInfo *result, const Connection &connection, Oid role)
+// Such a connection is none yet; that may be a slip of the pen.
+void notice_missing(const Subject &subject)
 {
-	StoredSettings stored = stored_settings(connection.database, role);
-	ConfiguredValues configured;
-	if (!shared->configured.read(configured))
-		configured = {};
-	CompiledPolicies compiled = copy_policies();
-	bool on = pg_atomic_read_u32(&shared->enabled) != 0;
-	bool tcp = connection.family != 0;
-	bool decided = false;
+	const Connection &connection = subject.connection;
+	if (connection.database != nullptr &&
+	    !OidIsValid(get_database_oid(connection.database, true)))
+		ereport(NOTICE, (errmsg("database \"%s\" does not exist", connection.database)));
+	if (!OidIsValid(subject.role))
+		ereport(NOTICE, (errmsg("role \"%s\" does not exist", connection.role)));
+}
 
-	// The last row stands for PostgreSQL without a policy.
-	for (std::uint32_t i = 0; i <= compiled.count; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		const Policy *policy = i < compiled.count ? &compiled.policies[i] : nullptr;
-		const char *reason = nullptr;
-		if (policy != nullptr)
-		{
-			if (!on)
-				reason = "keepalive_guard.enabled is off";
-			else if (i >= compiled.enabled)
-				reason = "the policy is not enabled";
-			else
-				reason = why_no_match(compiled.rules[i], *policy, connection, role);
-		}
-		bool matches = reason == nullptr;
-		bool wins = matches && !decided;
-		if (wins)
-			decided = true;
-		else if (matches)
-			reason = policy ? "another policy comes first" : "a policy matches";
-
-		RowValues<explain_columns> row;
-		row.add(Int32GetDatum(i + 1));
-		row.add_text(policy ? policy->name : nullptr);
-		if (policy != nullptr)
-			row.add(Int32GetDatum(policy->priority));
-		else
-			row.add_null();
-		row.add(BoolGetDatum(matches));
-		row.add_text(reason);
-		row.add(BoolGetDatum(wins));
-		Composition own = {};
-		if (policy != nullptr)
-			add_policy(own, *policy);
-		add_results(row, policy, own.settings,
-		            resulting_values(own.settings, stored, configured, tcp), tcp);
-		row.add_remaining_nulls();
-		put_row(result, row);
-	}
+bool find_session(int pid, ListedSession *listed)
+{
+	const Viewer viewer = current_viewer();
+	for (int number = 0; number < MaxBackends; number++)
+		if (list_session(number, viewer, *listed) && listed->session.pid == pid)
+			return listed->slot != nullptr;
+	return false;
 }
 
 } // namespace
@@ -332,6 +335,7 @@ extern "C" PGDLLEXPORT Datum keepalive_explain(PG_FUNCTION_ARGS)
 
 	ReturnSetInfo *result = begin_rows(fcinfo, explain_columns, explain_arguments);
 	require_preload();
+	require_policy_privilege();
 	const char *database =
 		PG_ARGISNULL(0) ? nullptr : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	const char *role = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -343,8 +347,49 @@ extern "C" PGDLLEXPORT Datum keepalive_explain(PG_FUNCTION_ARGS)
 	if (address != nullptr)
 		family = ip_family(address) == PGSQL_AF_INET ? 4 : 6;
 
-	Connection connection = make_connection(
-		database, role, family, address ? ip_addr(address) : nullptr, backend);
-	explain(result, connection, get_role_oid(role, true));
+	Subject subject = {};
+	subject.connection = make_connection(database, role, family,
+	                                     address ? ip_addr(address) : nullptr, backend);
+	subject.role = get_role_oid(role, true);
+	subject.choices = stored_choices(database, subject.role);
+	subject.chooser = "ALTER ROLE or ALTER DATABASE";
+	notice_missing(subject);
+	explain(result, subject);
+	return 0;
+}
+
+extern "C" PGDLLEXPORT Datum keepalive_explain_session(PG_FUNCTION_ARGS)
+{
+	using namespace guard;
+	using namespace guard::pg;
+
+	ReturnSetInfo *result =
+		begin_rows(fcinfo, explain_columns, explain_session_arguments);
+	require_preload();
+	require_policy_privilege();
+	const int pid = PG_GETARG_INT32(0);
+	ListedSession listed;
+	if (!find_session(pid, &listed))
+	{
+		// As pg_log_backend_memory_contexts() does.
+		ereport(
+			WARNING,
+			(errmsg("PID %d is not a client backend or WAL sender of this server", pid)));
+		return 0;
+	}
+	if (!listed.visible)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		     errmsg("permission denied to explain the session of PID %d", pid),
+		     errdetail("Only roles with privileges of the role that owns the session or "
+		               "of \"pg_read_all_stats\" may explain it.")));
+
+	Subject subject = {};
+	subject.connection = connection_of(listed.session, role_name_of(listed));
+	subject.role = listed.backend.role;
+	subject.choices = listed.session.choices;
+	subject.chooser = "the session, its role or its database";
+	explain(result, subject);
 	return 0;
 }

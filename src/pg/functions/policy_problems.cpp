@@ -1,20 +1,24 @@
 // keepalive_policy_problems(): what keepalive_check() has to know of the compiled
-// policies, above all which can never match, and why.
+// policies: which have no effect, and why; and what sessions get that match the others.
 #include "pg/postgres.hpp"
 
 #include "model/cover.hpp"
 #include "pg/compat.hpp"
+#include "pg/functions/outcome.hpp"
 #include "pg/functions/policy_table.hpp"
-#include "pg/functions/rows.hpp"
 #include "pg/policy/matching.hpp"
+#include "pg/policy/table.hpp"
 #include "pg/shared/state.hpp"
 
 extern "C"
 {
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/syscache.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_policy_problems);
@@ -30,36 +34,56 @@ constexpr Column policy_problems_columns[] = {
 	{"replication_only", BOOLOID},
 	{"problem", TEXTOID},
 	{"hint", TEXTOID},
+	{"gives", TEXTARRAYOID},
+	{"given_before", JSONBOID},
+	{"keepalive", BOOLOID},
+	{"tcp_keepalives_idle", INTERVALOID},
+	{"tcp_keepalives_interval", INTERVALOID},
+	{"tcp_keepalives_count", INT4OID},
+	{"tcp_user_timeout", INTERVALOID},
+	{"client_connection_check_interval", INTERVALOID},
+	{"dead_after", INTERVALOID},
+	{"stall_timeout", INTERVALOID},
+	{"detects_idle", INTERVALOID},
+	{"detects_busy", INTERVALOID},
 };
+
+using ProblemRow = RowValues<policy_problems_columns>;
 
 // An enabled policy, with the role that its pattern names.
 struct Candidate
 {
-	Rule rule;
-	Policy policy;
+	const Rule &rule;
+	const Policy &policy;
 	Oid role; // of a name or a +group; InvalidOid if there is no such role
 };
 
-Candidate *enabled_policies(std::uint32_t *count)
+// The enabled policies in match order.
+struct Candidates
 {
-	auto *copies = static_cast<Candidate *>(palloc_extended(
-		shared->policy_room * sizeof(Candidate), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO));
-	read_policies(
-		[&](std::uint32_t enabled, std::uint32_t)
-		{
-			*count = enabled;
-			for (std::uint32_t i = 0; i < enabled; i++)
-			{
-				copies[i].rule = shared_rules()[i];
-				copies[i].policy = shared_policies()[i];
-			}
-		});
+	PolicyList list;
+	Oid *roles;
 
-	for (std::uint32_t i = 0; i < *count; i++)
-		if (copies[i].rule.role == PatternKind::name ||
-		    copies[i].rule.role == PatternKind::group)
-			copies[i].role = get_role_oid(copies[i].policy.role, true);
-	return copies;
+	std::uint32_t count() const { return list.enabled; }
+	Candidate operator[](std::uint32_t i) const
+	{
+		return {list.rules[i], list.policies[i], roles[i]};
+	}
+};
+
+Candidates enabled_policies()
+{
+	Candidates policies = {compiled_policies(), nullptr};
+	policies.roles = static_cast<Oid *>(
+		palloc_extended(policies.count() * sizeof(Oid) + 1, MCXT_ALLOC_HUGE));
+	for (std::uint32_t i = 0; i < policies.count(); i++)
+	{
+		const PatternKind kind = policies.list.rules[i].role;
+		policies.roles[i] = kind == PatternKind::name || kind == PatternKind::group
+		                        ? get_role_oid(policies.list.policies[i].role, true)
+		                        : InvalidOid;
+	}
+	return policies;
 }
 
 bool may_log_in(Oid role)
@@ -121,18 +145,49 @@ bool covers_all(const Candidate &outer, const Candidate &inner)
 	       covers_database(outer, inner) && covers_role(outer, inner);
 }
 
+// What every session gets that matches the policy: from it and from the policies that
+// match whatever it matches.
+struct Guarantee
+{
+	Composition before;   // from those before the policy
+	Composition with;     // ... and from the policy
+	Composition complete; // ... and from those after it
+	bool reached;         // no policy before it ends the search
+};
+
+Guarantee guarantee_of(const Candidates &policies, std::uint32_t position)
+{
+	Guarantee guarantee = {};
+	Composition composition = {};
+	bool open = true;
+	for (std::uint32_t i = 0; open && i < policies.count(); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (i == position)
+		{
+			guarantee.reached = true;
+			guarantee.before = composition;
+			open = add_policy(composition, policies[i].policy);
+			guarantee.with = composition;
+		}
+		else if (covers_all(policies[i], policies[position]))
+			open = add_policy(composition, policies[i].policy);
+	}
+	guarantee.complete = composition;
+	if (!guarantee.reached)
+		guarantee.before = guarantee.with = composition;
+	return guarantee;
+}
+
 struct Finding
 {
-	const char *problem; // nullptr: the policy can match
+	const char *problem; // nullptr: the policy has an effect
 	const char *hint;
 };
 
-Finding finding(const Candidate *policies, std::uint32_t position, const char *table)
+Finding never_matches(const Candidate &policy, const char *table, const char *name,
+                      const char *removal)
 {
-	const Candidate &policy = policies[position];
-	const char *name = quote_literal_cstr(policy.policy.name);
-	const char *removal = psprintf("DELETE FROM %s WHERE name = %s;", table, name);
-
 	if (policy.rule.database == PatternKind::name &&
 	    !OidIsValid(get_database_oid(policy.policy.database, true)))
 		return {psprintf("never matches: there is no database \"%s\"",
@@ -150,23 +205,112 @@ Finding finding(const Candidate *policies, std::uint32_t position, const char *t
 		                 policy.policy.role, policy.policy.role),
 		        psprintf("UPDATE %s SET role = %s WHERE name = %s;", table,
 		                 quote_literal_cstr(psprintf("+%s", policy.policy.role)), name)};
+	return {};
+}
 
+// Of a policy that gives nothing: the policies before it give all that it sets.
+Finding gives_nothing(const Candidates &policies, std::uint32_t position,
+                      const char *table, const char *name, const char *removal)
+{
+	const Candidate policy = policies[position];
+	StringInfoData earlier;
+	initStringInfo(&earlier);
+	int count = 0;
+	std::int32_t first_priority = 0;
+	bool may_come_first = true;
 	for (std::uint32_t i = 0; i < position; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		const Candidate &earlier = policies[i];
-		if (!covers_all(earlier, policy))
+		const Candidate other = policies[i];
+		const Settings &settings = other.policy.settings;
+		if ((!settings.final && (settings.given & policy.policy.settings.given) == 0) ||
+		    !covers_all(other, policy))
 			continue;
-		const char *problem = psprintf("never matches: policy \"%s\" comes first and "
-		                               "matches all that it does",
-		                               earlier.policy.name);
-		// Tried first, it would leave the rest to the other.
-		if (!covers_all(policy, earlier) && earlier.policy.priority > PG_INT32_MIN)
-			return {problem, psprintf("UPDATE %s SET priority = %d WHERE name = %s;",
-			                          table, earlier.policy.priority - 1, name)};
-		return {problem, removal};
+		if (count == 0)
+			first_priority = other.policy.priority;
+		appendStringInfo(&earlier, "%s\"%s\"", count++ > 0 ? ", " : "",
+		                 other.policy.name);
+		// Otherwise the other one would give nothing.
+		may_come_first = may_come_first && !covers_all(policy, other);
 	}
-	return {};
+	const char *problem =
+		psprintf(count == 1 ? "gives nothing: policy %s comes first, matches all that it "
+	                          "does and gives all that it sets"
+	                        : "gives nothing: policies %s come first, match all that it "
+	                          "does and give all that it sets",
+	             earlier.data);
+	if (may_come_first && first_priority > PG_INT32_MIN)
+		return {problem, psprintf("UPDATE %s SET priority = %d WHERE name = %s;", table,
+		                          first_priority - 1, name)};
+	return {problem, removal};
+}
+
+bool has_effect(const Guarantee &guarantee, const Policy &policy)
+{
+	return guarantee.reached &&
+	       (policy.settings.final ||
+	        memcmp(&guarantee.before, &guarantee.with, sizeof(Composition)) != 0);
+}
+
+Finding finding(const Candidates &policies, std::uint32_t position,
+                const Guarantee &guarantee, const char *table)
+{
+	const Candidate policy = policies[position];
+	const char *name = quote_literal_cstr(policy.policy.name);
+	const char *removal =
+		psprintf("UPDATE %s SET enabled = false WHERE name = %s;", table, name);
+
+	const Finding found = never_matches(policy, table, name, removal);
+	if (found.problem != nullptr || has_effect(guarantee, policy.policy))
+		return found;
+	if (policy.policy.settings.given == 0)
+		return {"gives nothing: it leaves every setting NULL, and is not final", removal};
+	return gives_nothing(policies, position, table, name, removal);
+}
+
+// {"setting": "policy", ...}: what a change of this policy could not change.
+Datum sources_datum(const Composition &composition)
+{
+	StringInfoData json;
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	for (int item = 0; item < item_count; item++)
+		if (composition.settings.has(item))
+		{
+			appendStringInfo(&json, "%s\"%s\": ", json.len > 1 ? ", " : "",
+			                 item_name(item));
+			escape_json(&json, text_from_shared(composition.source_of(item)));
+		}
+	appendStringInfoChar(&json, '}');
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+}
+
+void put_policy(ReturnSetInfo *result, const Candidates &policies, std::uint32_t position,
+                const Basis &basis, const char *table)
+{
+	const Candidate policy = policies[position];
+	const Guarantee guarantee = guarantee_of(policies, position);
+	const Finding found = finding(policies, position, guarantee, table);
+	ProblemRow row;
+	row.add_text(policy.policy.name);
+	row.add(BoolGetDatum(policy.rule.backend == BackendKind::replication));
+	row.add_text(found.problem);
+	row.add_text(found.hint);
+	row.add(item_names_datum(items_given(guarantee.before, guarantee.with)));
+	row.add(sources_datum(guarantee.before));
+	add_outcome(row, outcome_of(guarantee.complete.settings, {}, basis), basis.limits);
+	put_row(result, row);
+}
+
+void put_postgres(ReturnSetInfo *result, const Basis &basis)
+{
+	ProblemRow row;
+	row.add_null();
+	row.add(BoolGetDatum(false));
+	row.add_nulls(2);
+	row.add(item_names_datum(postgres_items));
+	row.add(sources_datum({}));
+	add_outcome(row, outcome_of({}, {}, basis), basis.limits);
+	put_row(result, row);
 }
 
 } // namespace
@@ -181,17 +325,18 @@ extern "C" PGDLLEXPORT Datum keepalive_policy_problems(PG_FUNCTION_ARGS)
 	if (shared == nullptr)
 		return 0;
 	const char *table = policy_table_name(fcinfo->flinfo->fn_oid);
-	std::uint32_t count;
-	Candidate *policies = enabled_policies(&count);
-	for (std::uint32_t i = 0; i < count; i++)
+	const Candidates policies = enabled_policies();
+	const Basis basis = basis_without_policies();
+	MemoryContext context = AllocSetContextCreate(
+		CurrentMemoryContext, "keepalive policy problems", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	for (std::uint32_t i = 0; i < policies.count(); i++)
 	{
-		const Finding found = finding(policies, i, table);
-		RowValues<policy_problems_columns> row;
-		row.add_text(policies[i].policy.name);
-		row.add(BoolGetDatum(policies[i].rule.backend == BackendKind::replication));
-		row.add_text(found.problem);
-		row.add_text(found.hint);
-		put_row(result, row);
+		put_policy(result, policies, i, basis, table);
+		MemoryContextReset(context);
 	}
+	put_postgres(result, basis);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 	return 0;
 }

@@ -59,13 +59,38 @@ template <typename T> T *array_of(int count)
 
 } // namespace
 
+Viewer current_viewer()
+{
+	const Oid role = GetUserId();
+	return {role, has_privs_of_role(role, ROLE_PG_READ_ALL_STATS)};
+}
+
+bool list_session(int number, const Viewer &viewer, ListedSession &listed)
+{
+	if (!read_backend(number, listed.backend))
+		return false;
+	listed.session.pid = listed.backend.pid;
+	// As HAS_PGSTAT_PERMISSIONS in pgstatfuncs.c.
+	listed.visible =
+		viewer.sees_all || has_privs_of_role(viewer.role, listed.backend.role);
+	listed.slot = nullptr;
+	find_slot(listed, number);
+	if (listed.slot == nullptr)
+		describe_without_slot(listed);
+	return true;
+}
+
+const char *role_name_of(const ListedSession &listed)
+{
+	const char *name = GetUserNameFromId(listed.backend.role, true);
+	return name != nullptr ? name : listed.session.role_name;
+}
+
 SessionWalk begin_walk(Details details)
 {
 	SessionWalk walk = {};
 	walk.details = details;
-	// As HAS_PGSTAT_PERMISSIONS in pgstatfuncs.c.
-	walk.user = GetUserId();
-	walk.sees_all = has_privs_of_role(walk.user, ROLE_PG_READ_ALL_STATS);
+	walk.viewer = current_viewer();
 	walk.room = shared != nullptr ? sessions_at_a_time : MaxBackends;
 	walk.sessions = array_of<ListedSession>(walk.room);
 	walk.sockets = array_of<SessionSocket>(walk.room);
@@ -78,15 +103,8 @@ bool next_sessions(SessionWalk &walk)
 	for (walk.count = 0; walk.count < walk.room && walk.next < MaxBackends; walk.next++)
 	{
 		ListedSession &listed = walk.sessions[walk.count];
-		if (!read_backend(walk.next, listed.backend))
+		if (!list_session(walk.next, walk.viewer, listed))
 			continue;
-		listed.session.pid = listed.backend.pid;
-		listed.visible =
-			walk.sees_all || has_privs_of_role(walk.user, listed.backend.role);
-		listed.slot = nullptr;
-		find_slot(listed, walk.next);
-		if (listed.slot == nullptr)
-			describe_without_slot(listed);
 		walk.sockets[walk.count] = {};
 		if (listed.visible)
 			walk.sockets[walk.count] = {listed.session.pid, listed.session.socket};

@@ -28,13 +28,27 @@ struct ListedSession
 	bool visible;     // the caller may see the details, as in pg_stat_activity
 };
 
+// Who asks about sessions.
+struct Viewer
+{
+	Oid role;
+	bool sees_all; // pg_read_all_stats
+};
+Viewer current_viewer();
+
+// Fills `listed` with the session that has this number (from 0, below MaxBackends);
+// false if there is none.
+bool list_session(int number, const Viewer &viewer, ListedSession &listed);
+
+// The name of its role, which may have been renamed or dropped since it logged in.
+const char *role_name_of(const ListedSession &listed);
+
 // A walk through all client backends and walsenders, some at a time: so its memory is
 // small and stays in the processor's caches.
 struct SessionWalk
 {
 	Details details;
-	Oid user;
-	bool sees_all;
+	Viewer viewer;
 	bool unreadable; // the kernel cannot be asked: what it knows is missing
 	int next;        // backend number to go on with
 	int room;        // of the arrays

@@ -5,6 +5,7 @@
 #include "model/match.hpp"
 #include "pg/compat.hpp"
 #include "pg/policy/row.hpp"
+#include "pg/shared/state.hpp"
 
 #include <algorithm>
 #include <climits>
@@ -63,6 +64,16 @@ void report_skipped(int problem_level, const char *policy, const RowProblem &pro
 	     errdetail("%s", problem.detail)));
 }
 
+PolicyList empty_list(std::uint32_t room)
+{
+	PolicyList list = {};
+	list.rules =
+		static_cast<Rule *>(palloc_extended(room * sizeof(Rule), MCXT_ALLOC_HUGE));
+	list.policies =
+		static_cast<Policy *>(palloc_extended(room * sizeof(Policy), MCXT_ALLOC_HUGE));
+	return list;
+}
+
 } // namespace
 
 Oid policy_table()
@@ -111,17 +122,14 @@ bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
 		return false;
 	}
 
-	list->rules =
-		static_cast<Rule *>(palloc_extended(room * sizeof(Rule), MCXT_ALLOC_HUGE));
-	list->policies =
-		static_cast<Policy *>(palloc_extended(room * sizeof(Policy), MCXT_ALLOC_HUGE));
-
+	*list = empty_list(room);
 	MemoryContext row_context = AllocSetContextCreate(
 		CurrentMemoryContext, "keepalive policy", ALLOCSET_DEFAULT_SIZES);
 	TupleTableSlot *slot = table_slot_create(table, nullptr);
 	TableScanDesc scan = compat::begin_scan(table, GetActiveSnapshot());
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
+		CHECK_FOR_INTERRUPTS();
 		MemoryContext previous = MemoryContextSwitchTo(row_context);
 		bool should_free;
 		HeapTuple tuple = ExecFetchSlotHeapTuple(slot, false, &should_free);
@@ -158,10 +166,7 @@ void sort_in_match_order(PolicyList *list)
 {
 	auto *order = static_cast<std::uint32_t *>(
 		palloc_extended(list->count * sizeof(std::uint32_t), MCXT_ALLOC_HUGE));
-	auto *rules = static_cast<Rule *>(
-		palloc_extended(list->count * sizeof(Rule) + 1, MCXT_ALLOC_HUGE));
-	auto *policies = static_cast<Policy *>(
-		palloc_extended(list->count * sizeof(Policy) + 1, MCXT_ALLOC_HUGE));
+	PolicyList sorted = empty_list(list->count);
 
 	for (std::uint32_t i = 0; i < list->count; i++)
 		order[i] = i;
@@ -175,11 +180,25 @@ void sort_in_match_order(PolicyList *list)
 			  });
 	for (std::uint32_t i = 0; i < list->count; i++)
 	{
-		rules[i] = list->rules[order[i]];
-		policies[i] = list->policies[order[i]];
+		sorted.rules[i] = list->rules[order[i]];
+		sorted.policies[i] = list->policies[order[i]];
 	}
-	list->rules = rules;
-	list->policies = policies;
+	list->rules = sorted.rules;
+	list->policies = sorted.policies;
+}
+
+PolicyList compiled_policies()
+{
+	PolicyList list = empty_list(shared->policy_room);
+	read_policies(
+		[&list](std::uint32_t enabled, std::uint32_t count)
+		{
+			list.enabled = enabled;
+			list.count = count;
+			memcpy(list.rules, shared_rules(), count * sizeof(Rule));
+			memcpy(list.policies, shared_policies(), count * sizeof(Policy));
+		});
+	return list;
 }
 
 } // namespace guard::pg

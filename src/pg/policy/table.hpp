@@ -1,4 +1,4 @@
-// Reading keepalive_policy as the current snapshot shows it.
+// Reading keepalive_policy as the current snapshot shows it, and lists of policies.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -39,5 +39,8 @@ bool trigger_always_fires(Relation table);
 
 // Those that are not enabled come last.  Only of a list that has all its policies.
 void sort_in_match_order(PolicyList *list);
+
+// A copy of the compiled policies, in match order.
+PolicyList compiled_policies();
 
 } // namespace guard::pg

@@ -135,6 +135,7 @@ std::uint8_t overrides_of_promise(const Wanted &wanted, const SettingValues &exp
 void publish(const Wanted &wanted, std::int32_t client_check)
 {
 	const SettingValues expected = effective_values(wanted);
+	own_session.choices = choices_made();
 	publish_own(wanted, expected, overrides_of_promise(wanted, expected), client_check);
 }
 

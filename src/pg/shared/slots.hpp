@@ -5,7 +5,7 @@
 #include "pg/postgres.hpp"
 
 #include "kernel/socket.hpp"
-#include "model/compose.hpp"
+#include "model/effective.hpp"
 #include "pg/shared/versioned.hpp"
 
 extern "C"
@@ -44,6 +44,7 @@ struct Session
 	bool keepalive;              // SO_KEEPALIVE
 	std::int64_t probes_changed; // when that or TCP_KEEPIDLE did: CLOCK_MONOTONIC, ms
 	SettingValues in_force;  // as the kernel has them; client_check as PostgreSQL has it
+	Choices choices;         // of the session, its role, database and options
 	std::uint8_t overridden; // bit per Setting: chosen against the policies
 	std::uint8_t failed;     // bit per Setting: refused by the kernel
 	bool keepalive_failed;   // SO_KEEPALIVE was refused

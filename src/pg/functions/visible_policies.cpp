@@ -1,0 +1,83 @@
+#include "pg/postgres.hpp"
+
+#include "pg/functions/visible_policies.hpp"
+
+#include "pg/policy/change.hpp"
+#include "pg/policy/matching.hpp"
+#include "pg/shared/state.hpp"
+
+extern "C"
+{
+#include "access/relation.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+}
+
+namespace guard::pg
+{
+
+void require_policy_privilege()
+{
+	const Oid table = policy_table();
+	if (!OidIsValid(table))
+		return;
+	const AclResult result = pg_class_aclcheck(table, GetUserId(), ACL_SELECT);
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, get_rel_name(table));
+}
+
+bool read_own_policies(PolicyList *list)
+{
+	const Oid oid = policy_table();
+	Relation table = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : nullptr;
+	if (table == nullptr)
+	{
+		ereport(WARNING,
+		        (errcode(ERRCODE_UNDEFINED_TABLE),
+		         errmsg("extension keepalive_guard has no table \"keepalive_policy\"")));
+		return false;
+	}
+	const bool readable = read_policy_table(table, shared->policy_room, WARNING, list);
+	relation_close(table, AccessShareLock);
+	if (!readable)
+		return false;
+	if (list->count > shared->policy_room)
+	{
+		ereport(
+			WARNING,
+			(errmsg("%u keepalive policies are more than keepalive_guard.max_policies "
+		            "(%u)",
+		            list->count, shared->policy_room),
+		     errdetail("They do not take effect; the policies that are in force now stay "
+		               "in force."),
+		     errhint("Increase keepalive_guard.max_policies and restart the server.")));
+		return false;
+	}
+	sort_in_match_order(list);
+	return true;
+}
+
+PolicyList visible_policies()
+{
+	PolicyList list;
+	if (in_policy_database() && read_own_policies(&list))
+		return list;
+	return compiled_policies();
+}
+
+Composition composition_of(const PolicyList &list, const Connection &connection, Oid role)
+{
+	Composition composition = {};
+	for (size_t i = 0;; i++)
+	{
+		i = next_candidate(list.rules, list.policies, list.enabled, connection, i);
+		if (i >= list.enabled)
+			break;
+		if (postgres_agrees(list.rules[i], list.policies[i], connection, role) &&
+		    !add_policy(composition, list.policies[i]))
+			break;
+	}
+	return composition;
+}
+
+} // namespace guard::pg

@@ -58,9 +58,9 @@ COMMENT ON COLUMN @extschema@.keepalive_policy.tcp_user_timeout IS
 COMMENT ON COLUMN @extschema@.keepalive_policy.client_connection_check_interval IS
 	'how often a running query looks whether its client is still there, in whole milliseconds; 0: off; NULL: left to the next policy that matches, then to PostgreSQL';
 COMMENT ON COLUMN @extschema@.keepalive_policy.dead_after IS
-	'a backend whose peer has been silent this long while the kernel was asking is ended; NULL or 0: never';
+	'the guard ends a session whose client has not answered the kernel''s probes or retransmissions for this long; 0: never; NULL: left to the next policy';
 COMMENT ON COLUMN @extschema@.keepalive_policy.stall_timeout IS
-	'a backend whose living peer has read nothing for this long is ended; NULL or 0: never';
+	'the guard ends a session whose living client has read nothing for this long; 0: never; NULL: left to the next policy';
 COMMENT ON COLUMN @extschema@.keepalive_policy.enforcement IS
 	'default: sessions may override; ceiling: sessions may only be stricter; locked: sessions may not change what the policy sets';
 COMMENT ON COLUMN @extschema@.keepalive_policy.final IS
@@ -141,7 +141,7 @@ CREATE FUNCTION @extschema@.keepalive_status(
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_status() IS
-	'each client backend and walsender: its policies, the settings in force in the kernel, and what the kernel knows of its peer';
+	'each client backend and walsender: its policies, the settings in force in the kernel, and the state of its connection in the kernel';
 
 CREATE FUNCTION @extschema@.keepalive_tcp_info(
 	OUT pid integer,
@@ -430,7 +430,7 @@ CREATE FUNCTION @extschema@.keepalive_path_evidence(
 	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1000
 	AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.keepalive_path_evidence() IS
-	'what idle TCP sessions, connected or in keepalive_events(), tell of the path to their client: how long it was idle, at least, and what then became of the connection (survived: the client got through; lost: the first probe got no answer or a reset; reset: one came unasked)';
+	'for keepalive_paths_observed: how long the path of an idle TCP session, connected or ended, was idle at least, and the outcome (survived: packets of the client arrived; lost: the first probe got no answer or a reset; reset: a reset arrived without a probe)';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_path_evidence() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_path_evidence() TO pg_read_all_stats;
 
@@ -503,15 +503,15 @@ SELECT
 FROM verdicts;
 
 COMMENT ON VIEW @extschema@.keepalive_paths_observed IS
-	'what ended and connected sessions tell of the path to each client network (/24, /64) with at least 5 of them: whether something on it forgets idle connections';
+	'whether a device on the path to a client network (/24, /64) drops idle connections, as observed in at least 5 ended and connected sessions';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.network IS
 	'client network: /24 for IPv4, /64 for IPv6';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.survived IS
-	'connections whose client got through after the path had been idle for a second or more, be it by answering a probe';
+	'connections with packets of the client, including answers to probes, after the path had been idle for a second or more';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.lost IS
 	'connections of which the first keepalive probe, after the path had been idle, got no answer or a reset';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.resets IS
-	'connections that were reset unasked while the path was idle: by the client or a device, which cannot be told apart, so idle_timeout leaves them out';
+	'connections that were reset without a probe while the path was idle: by the client or by a device, which cannot be distinguished, so idle_timeout does not include them';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.longest_survived IS
 	'the longest idleness of the path that a connection survived, as far as the server knows: it does not see keepalive probes of the client';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.shortest_lost IS
@@ -519,9 +519,9 @@ COMMENT ON COLUMN @extschema@.keepalive_paths_observed.shortest_lost IS
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.longest_lost IS
 	'the longest idleness (tcp_keepalives_idle) after which a connection was lost';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.shortest_reset IS
-	'the shortest idleness after which a connection was reset unasked';
+	'the shortest idleness after which a connection was reset without a probe';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.longest_reset IS
-	'the longest idleness after which a connection was reset unasked';
+	'the longest idleness after which a connection was reset without a probe';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.idle_timeout IS
 	'the idle timeout that something on the path seems to have: above longest_survived, and at most this; NULL unless the pattern is clear: 5 or more losses that no two moments explain, all after a longer idleness than any survival, and for 5 survivals or more not over four times as long, and not less than a tenth as many as these';
 COMMENT ON COLUMN @extschema@.keepalive_paths_observed.tcp_keepalives_idle IS
@@ -602,13 +602,13 @@ CREATE VIEW @extschema@.keepalive_paths (path, idle_timeout, what_happens, sourc
 	('Linux conntrack', '432000 s', 'silent',
 		'https://docs.kernel.org/networking/nf_conntrack-sysctl.html');
 COMMENT ON VIEW @extschema@.keepalive_paths IS
-	'what well-known networks forget idle connections, and after how long by default';
+	'well-known networks that drop idle connections, and after how long by default';
 COMMENT ON COLUMN @extschema@.keepalive_paths.path IS
 	'what is between client and server';
 COMMENT ON COLUMN @extschema@.keepalive_paths.idle_timeout IS
-	'how long a connection may be silent before it is forgotten, by default';
+	'how long a connection can be idle before it is dropped, by default';
 COMMENT ON COLUMN @extschema@.keepalive_paths.what_happens IS
-	'reset: both or one of the ends are told, at the latest when they send again; silent: packets vanish from then on';
+	'reset: one or both ends get a reset, at the latest when they send again; silent: packets are dropped from then on';
 COMMENT ON COLUMN @extschema@.keepalive_paths.source IS
 	'reference URL';
 GRANT SELECT ON @extschema@.keepalive_paths TO PUBLIC;
@@ -1043,8 +1043,8 @@ WITH RECURSIVE suspect AS MATERIALIZED (
 		LEFT JOIN pg_stat_activity AS a USING (pid)
 	WHERE s.health <> 'alive'
 ),
--- pg_blocking_pids() is dear: it is asked only about those who wait, and only while
--- there are suspects.  The cast makes the planner expect few of them; with many, it
+-- pg_blocking_pids() is expensive: it is called only for sessions that wait, and only
+-- while there are suspects.  The cast makes the planner expect few of them; with many, it
 -- would spend seconds on JIT compilation.
 lock_wait AS MATERIALIZED (
 	SELECT coalesce(a.leader_pid, l.pid) AS waiter, blocker, l.waitstart
@@ -1096,14 +1096,14 @@ FROM suspect
 	LEFT JOIN waits USING (pid)
 WHERE waiting > 0 OR xmin_age IS NOT NULL;
 COMMENT ON VIEW @extschema@.keepalive_blockers IS
-	'sessions whose peer is not alive and that hold up others: by locks, or by keeping vacuum from removing rows';
+	'dead connections that block other sessions: by locks, or by preventing vacuum from removing rows';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.pid IS 'backend';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.datname IS 'its database';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.usename IS 'its role';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.application_name IS 'as the client called itself';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.client_addr IS 'address of the client';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.policies IS 'policies of the session';
-COMMENT ON COLUMN @extschema@.keepalive_blockers.health IS 'what is wrong with the peer, as in keepalive_status()';
+COMMENT ON COLUMN @extschema@.keepalive_blockers.health IS 'state of the connection, as in keepalive_status()';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.silent_for IS 'since when nothing has been received from it';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.gives_up_in IS 'how long until it is given up if it stays silent; NULL: never';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.waiting IS 'number of sessions that wait for its locks, directly or behind others that do';

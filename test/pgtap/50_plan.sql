@@ -24,7 +24,7 @@ END $$;
 DO 'BEGIN PERFORM keepalive_apply(); END';
 
 BEGIN;
-SELECT plan(30);
+SELECT plan(31);
 
 SELECT is(count(*)::integer, 19 * 8 * 2, 'there is a plan for each intent') FROM intent;
 SELECT is_empty(
@@ -107,7 +107,7 @@ SELECT throws_ok(
 	format('SELECT keepalive_plan(interval %L - interval ''2 ms'')', substring(hint FROM '\(''(.*)''\)')),
 	'22023', NULL, 'less than the minimum for detect_within is not possible') FROM refused;
 SELECT throws_ok($$SELECT keepalive_plan('1 min', '1 s')$$, '22023',
-	'keepalive probes cannot keep a path open that forgets connections after 00:00:01', 'a path timeout that is too short is refused');
+	'keepalive probes cannot keep a path open that drops idle connections after 00:00:01', 'a path timeout that is too short is refused');
 SELECT matches(detail, '^The minimum is 00:00:01\.\d+: ', 'the error has the minimum for path_idle_timeout')
 FROM pg_temp.refusal($$SELECT keepalive_plan('1 min', '1 s')$$);
 SELECT lives_ok(format('SELECT keepalive_plan(''1 min'', %L)', substring(detail FROM 'is ([\d:.]+):')),
@@ -129,6 +129,11 @@ CREATE SCHEMA "other place";
 SET LOCAL search_path = "other place";
 CREATE TEMP TABLE elsewhere AS SELECT policy FROM public.keepalive_plan('1 min');
 SET LOCAL search_path = public;
+SET LOCAL search_path = "other place";
+CREATE TEMP TABLE refused_elsewhere AS SELECT * FROM pg_temp.refusal($$SELECT public.keepalive_plan('5 s')$$);
+SET LOCAL search_path = public;
+SELECT matches(hint, '^Try public\.keepalive_plan\(', 'the hint names the schema if necessary')
+FROM refused_elsewhere;
 SELECT matches(policy, '^INSERT INTO public\.keepalive_policy \(', 'the INSERT qualifies the table if it is not in search_path')
 FROM elsewhere;
 

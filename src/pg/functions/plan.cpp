@@ -12,6 +12,7 @@ extern "C"
 {
 #include "access/htup_details.h"
 #include "common/int.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_plan);
@@ -77,7 +78,8 @@ std::int64_t milliseconds_of(const Interval *interval, const char *name)
 	return microseconds / 1000;
 }
 
-[[noreturn]] void refuse(const Plan &plan, const Intent &intent)
+// function: keepalive_plan() itself.
+[[noreturn]] void refuse(const Plan &plan, const Intent &intent, Oid function)
 {
 	const char *minimum = interval_text(plan.minimum);
 	switch (plan.error)
@@ -90,10 +92,13 @@ std::int64_t milliseconds_of(const Interval *interval, const char *name)
 		         errdetail("The minimum is %s while keepalive_guard.watch_interval is "
 		                   "%d ms.",
 		                   minimum, watch_interval),
-		         errhint("Try keepalive_plan('%s').", minimum)));
+		         errhint("Try %s('%s').",
+		                 DatumGetCString(
+							 DirectFunctionCall1(regprocout, ObjectIdGetDatum(function))),
+		                 minimum)));
 	case PlanError::path_too_forgetful:
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("keepalive probes cannot keep a path open that forgets "
+		                errmsg("keepalive probes cannot keep a path open that drops idle "
 		                       "connections after %s",
 		                       interval_text(*intent.path_idle_timeout)),
 		                errdetail("The minimum is %s: the shortest tcp_keepalives_idle "
@@ -159,7 +164,7 @@ extern "C" PGDLLEXPORT Datum keepalive_plan(PG_FUNCTION_ARGS)
 
 	const guard::Plan plan = make_plan(intent, watch_interval, kernel_limits());
 	if (plan.error != PlanError::none)
-		refuse(plan, intent);
+		refuse(plan, intent, fcinfo->flinfo->fn_oid);
 	PlanTexts texts;
 	if (!plan_texts(plan, intent, policy_table_name(fcinfo->flinfo->fn_oid), &texts))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));

@@ -47,7 +47,7 @@ struct Awaited
 	std::int32_t pid;
 	std::int64_t started;
 	std::uint32_t version;
-	bool is_unknown; // the slot could not be read: its present version counts
+	bool is_unknown; // it has not got there: the slot's present version counts
 };
 
 // What the request has led to; later requests may lead to more.
@@ -60,10 +60,11 @@ Awaited *awaited_versions()
 		const Slot &slot = shared_slots()[i];
 		Session session;
 		Wanted wanted;
-		if (slot.session.read(session) && slot.wanted.read(wanted))
-			awaited[i] = {session.pid, session.started, wanted.version, false};
-		else
+		const bool overdue = is_overdue(slot);
+		if (read_slot(slot, session, wanted) == SlotState::unreadable || overdue)
 			awaited[i].is_unknown = true;
+		else
+			awaited[i] = {session.pid, session.started, wanted.version, false};
 	}
 	return awaited;
 }
@@ -86,12 +87,17 @@ Counts count_sessions(const Awaited *awaited)
 		const Slot &slot = shared_slots()[i];
 		Session session;
 		Wanted wanted;
-		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
+		const bool overdue = is_overdue(slot);
+		const SlotState slot_state = read_slot(slot, session, wanted);
+		if (slot_state == SlotState::free)
 			continue;
 		if (awaited != nullptr && has_confirmed(session, awaited[i]))
 			wanted.version = session.applied;
 		counts.sessions++;
-		const SessionState state = session_state(session, wanted, awaited != nullptr);
+		const SessionState state =
+			overdue || slot_state == SlotState::unreadable
+				? SessionState::pending
+				: session_state(session, wanted, awaited != nullptr);
 		counts.of_state[static_cast<int>(state)]++;
 	}
 	return counts;

@@ -31,12 +31,20 @@ void find_slot(ListedSession &listed, int number)
 		return;
 	const Slot &slot = shared_slots()[number];
 	Session session;
-	listed.distributed = policies_distributed();
-	if (slot.session.read(session) && session.pid == listed.session.pid &&
-	    session.started == listed.backend.started && slot.wanted.read(listed.wanted))
+	Wanted wanted;
+	listed.distributed = policies_distributed() && !is_overdue(slot);
+	const SlotState state = read_slot(slot, session, wanted);
+	if (state == SlotState::unreadable)
+	{
+		listed.unreadable = true;
+		listed.wanted = wanted;
+	}
+	else if (session.pid == listed.session.pid &&
+	         session.started == listed.backend.started)
 	{
 		listed.slot = &slot;
 		listed.session = session;
+		listed.wanted = wanted;
 	}
 }
 
@@ -49,7 +57,6 @@ void describe_without_slot(ListedSession &listed)
 	session.transport =
 		session.socket.remote.family != 0 ? Transport::tcp : Transport::unix_socket;
 	session.socket.local.port = PostPortNumber;
-	listed.wanted = {};
 }
 
 template <typename T> T *array_of(int count)
@@ -69,11 +76,14 @@ bool list_session(int number, const Viewer &viewer, ListedSession &listed)
 {
 	if (!read_backend(number, listed.backend))
 		return false;
+	listed.session = {};
 	listed.session.pid = listed.backend.pid;
 	// As HAS_PGSTAT_PERMISSIONS in pgstatfuncs.c.
 	listed.visible =
 		viewer.sees_all || has_privs_of_role(viewer.role, listed.backend.role);
 	listed.slot = nullptr;
+	listed.unreadable = false;
+	listed.wanted = {};
 	find_slot(listed, number);
 	if (listed.slot == nullptr)
 		describe_without_slot(listed);

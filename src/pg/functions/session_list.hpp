@@ -20,8 +20,9 @@ struct ListedSession
 {
 	Backend backend;
 	const Slot *slot; // nullptr: the guard does not know the session
+	bool unreadable;  // without a slot: the guard knows it, but cannot read its slot now
 	// Copies.  Without a slot: the pid, the transport, the client's end and the server's
-	// port, as PostgreSQL knows them, and nothing wanted.
+	// port, as PostgreSQL knows them, and nothing wanted unless `unreadable`.
 	Session session;
 	Wanted wanted;
 	bool distributed; // policies_distributed() before the copies were taken

@@ -135,7 +135,7 @@ void count_sessions(StatisticsList &list)
 		const Slot &slot = shared_slots()[i];
 		Session session;
 		Wanted wanted;
-		if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(wanted))
+		if (read_slot(slot, session, wanted) == SlotState::free)
 			continue;
 		// The name of none is "".
 		for (int p = 0; p < Max(wanted.policies.count, 1); p++)

@@ -206,7 +206,11 @@ void add_session(ReturnSetInfo *result, const ListedSession &listed,
 			add_in_force(row, session);
 		}
 		else
-			row.add_nulls(7);
+		{
+			row.add_text(listed.unreadable ? session_state_name(SessionState::pending)
+			                               : nullptr);
+			row.add_nulls(6);
+		}
 		if (tcp)
 		{
 			add_kernel_view(row, facts);

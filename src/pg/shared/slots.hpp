@@ -80,8 +80,23 @@ struct alignas(64) Slot
 	Versioned<Session> session;
 	Versioned<Wanted> wanted;
 	Versioned<PeerObservation> observation;
+	pg_atomic_uint32 overdue; // the worker could not read it, and comes back to it
 };
 static_assert(sizeof(Slot) <= 1280);
+
+enum class SlotState : std::uint8_t
+{
+	free,
+	unreadable, // its process, or the worker, is stopped while it writes
+	readable,
+};
+
+// Copies what is in the slot; what cannot be read is zero.
+SlotState read_slot(const Slot &slot, Session &session, Wanted &wanted);
+
+// Whether the worker is still to bring the slot up to date, whatever the copies say that
+// are taken after this.
+bool is_overdue(const Slot &slot);
 
 // Whether the slot is still that session's.  It has no other owner until it is freed.
 bool belongs_to(const Slot &slot, const Session &session);

@@ -119,6 +119,7 @@ void init_state(LWLock *policy_lock)
 		shared_slots()[i].session.init();
 		shared_slots()[i].wanted.init();
 		shared_slots()[i].observation.init();
+		pg_atomic_init_u32(&shared_slots()[i].overdue, 0);
 	}
 }
 

@@ -25,6 +25,12 @@ constexpr std::int64_t longest_turn_ms = 50;
 std::uint32_t next_slot = 0;
 bool signal_all = false;
 
+// A session that is stopped while it writes its slot must not lose a change: slots that
+// could not be read are tried again so often.
+constexpr long overdue_ms = 100;
+std::uint32_t overdue_slots = 0;
+std::int64_t next_try = 0;
+
 // The session's role as PostgreSQL shows it, which may have been renamed since;
 // InvalidOid as long as the session is starting.
 Oid role_of(const Session &session, std::uint32_t number)
@@ -81,23 +87,56 @@ bool write_wanted(Slot &slot, const Session &seen, const Wanted &wanted)
 	return is_there;
 }
 
+void set_overdue(Slot &slot, bool overdue)
+{
+	const std::uint32_t flag = overdue ? 1 : 0;
+	if (pg_atomic_read_u32(&slot.overdue) == flag)
+		return;
+	overdue_slots += overdue ? 1 : -1;
+	pg_atomic_exchange_u32(&slot.overdue, flag); // a full barrier
+}
+
 void distribute_to(std::uint32_t number, bool always)
 {
 	Slot &slot = shared_slots()[number];
 	Session session;
 	Wanted current;
-	if (!slot.session.read(session) || session.pid == 0 || !slot.wanted.read(current))
-		return;
-
-	Wanted next = wanted_for(session, number);
-	if (!same(current, next))
+	const SlotState state = read_slot(slot, session, current);
+	if (state == SlotState::unreadable)
 	{
-		next.version = current.version + 1;
-		if (write_wanted(slot, session, next))
+		set_overdue(slot, true);
+		return;
+	}
+	if (state == SlotState::readable)
+	{
+		Wanted next = wanted_for(session, number);
+		if (!same(current, next))
+		{
+			next.version = current.version + 1;
+			if (write_wanted(slot, session, next))
+				call_session(slot, session);
+		}
+		else if (always || session.applied != current.version)
 			call_session(slot, session);
 	}
-	else if (always || session.applied != current.version)
-		call_session(slot, session);
+	set_overdue(slot, false);
+}
+
+MemoryContext begin_turn()
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	return AllocSetContextCreate(CurrentMemoryContext, "keepalive distribution",
+	                             ALLOCSET_DEFAULT_SIZES);
+}
+
+void visit(std::uint32_t number, bool always, MemoryContext context)
+{
+	MemoryContext previous = MemoryContextSwitchTo(context);
+	distribute_to(number, always);
+	MemoryContextSwitchTo(previous);
+	MemoryContextReset(context);
+	CHECK_FOR_INTERRUPTS();
 }
 
 } // namespace
@@ -106,25 +145,37 @@ void begin_distribution(bool to_all)
 {
 	next_slot = 0;
 	signal_all = to_all;
+	// An earlier worker may have left some.
+	overdue_slots = 0;
+	for (std::uint32_t i = 0; i < shared->slot_count; i++)
+		overdue_slots += is_overdue(shared_slots()[i]) ? 1 : 0;
 }
 
 bool continue_distribution()
 {
 	const std::int64_t until = monotonic_ms() + longest_turn_ms;
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	MemoryContext context = AllocSetContextCreate(
-		CurrentMemoryContext, "keepalive distribution", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext context = begin_turn();
 	while (next_slot < shared->slot_count && monotonic_ms() < until)
-	{
-		MemoryContext previous = MemoryContextSwitchTo(context);
-		distribute_to(next_slot++, signal_all);
-		MemoryContextSwitchTo(previous);
-		MemoryContextReset(context);
-		CHECK_FOR_INTERRUPTS();
-	}
+		visit(next_slot++, signal_all, context);
 	CommitTransactionCommand();
 	return next_slot == shared->slot_count;
+}
+
+long retry_overdue_slots()
+{
+	if (overdue_slots == 0)
+		return -1;
+	const std::int64_t now = monotonic_ms();
+	if (now < next_try)
+		return next_try - now;
+
+	MemoryContext context = begin_turn();
+	for (std::uint32_t i = 0; i < shared->slot_count; i++)
+		if (is_overdue(shared_slots()[i]))
+			visit(i, true, context);
+	CommitTransactionCommand();
+	next_try = monotonic_ms() + overdue_ms;
+	return overdue_slots == 0 ? -1 : overdue_ms;
 }
 
 } // namespace guard::pg

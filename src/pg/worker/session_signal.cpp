@@ -15,8 +15,7 @@ SignalOutcome signal_session(const Slot &slot, const Session &seen, int number)
 		return errno == ESRCH ? SignalOutcome::gone : SignalOutcome::failed;
 
 	SignalOutcome outcome = SignalOutcome::sent;
-	Session now;
-	if (!slot.session.read(now) || now.pid != seen.pid || now.started != seen.started)
+	if (!belongs_to(slot, seen))
 		outcome = SignalOutcome::gone;
 	else if (syscall(SYS_pidfd_send_signal, descriptor, number, nullptr, 0) != 0)
 		outcome = errno == ESRCH ? SignalOutcome::gone : SignalOutcome::failed;

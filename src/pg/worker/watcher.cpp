@@ -69,7 +69,8 @@ bool may_need_watching(const Slot &slot)
 	                                  look(settings.value[item_stall_timeout]) != 0);
 }
 
-std::uint32_t find_watched_sessions()
+// Sets *unreadable if there may be more of them.
+std::uint32_t find_watched_sessions(bool *unreadable)
 {
 	if (watched_sessions == nullptr)
 	{
@@ -78,6 +79,7 @@ std::uint32_t find_watched_sessions()
 		facts = room_for<SocketFacts>(shared->slot_count);
 	}
 	std::uint32_t count = 0;
+	*unreadable = false;
 	for (std::uint32_t i = 0; i < shared->slot_count; i++)
 	{
 		Slot &slot = shared_slots()[i];
@@ -85,8 +87,9 @@ std::uint32_t find_watched_sessions()
 			continue;
 		WatchedSession &watched = watched_sessions[count];
 		watched.slot = &slot;
-		if (slot.session.read(watched.session) && slot.wanted.read(watched.wanted) &&
-		    needs_watching(watched.session, watched.wanted))
+		if (read_slot(slot, watched.session, watched.wanted) == SlotState::unreadable)
+			*unreadable = true;
+		else if (needs_watching(watched.session, watched.wanted))
 			sockets[count++] = watched.session.socket;
 	}
 	return count;
@@ -284,10 +287,11 @@ void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_
 // and either this sees that session or that session sees `watching`.
 std::uint32_t sessions_to_watch()
 {
-	std::uint32_t count = find_watched_sessions();
-	if (count == 0 && pg_atomic_exchange_u32(&shared->watching, 0) != 0)
-		count = find_watched_sessions();
-	if (count != 0)
+	bool unreadable;
+	std::uint32_t count = find_watched_sessions(&unreadable);
+	if (count == 0 && !unreadable && pg_atomic_exchange_u32(&shared->watching, 0) != 0)
+		count = find_watched_sessions(&unreadable);
+	if (count != 0 || unreadable)
 		pg_atomic_write_u32(&shared->watching, 1);
 	return count;
 }
@@ -314,7 +318,10 @@ long watch_sessions()
 	if (count == 0)
 	{
 		last_look = 0;
-		return -1;
+		if (pg_atomic_read_u32(&shared->watching) == 0)
+			return -1;
+		next_look = now + watch_interval;
+		return watch_interval;
 	}
 	if (read_facts(sockets, count, facts))
 	{

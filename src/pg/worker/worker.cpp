@@ -300,6 +300,7 @@ void leave(int, Datum)
 
 		log_compiled_edits();
 		timeout = shorter(timeout, bring_sessions_up_to_date(to_all));
+		timeout = shorter(timeout, retry_overdue_slots());
 		timeout = shorter(timeout, watch_sessions());
 
 		int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout >= 0 ? WL_TIMEOUT : 0);

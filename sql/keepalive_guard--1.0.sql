@@ -656,6 +656,19 @@ COMMENT ON FUNCTION @extschema@.keepalive_policy_problems() IS
 REVOKE ALL ON FUNCTION @extschema@.keepalive_policy_problems() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_policy_problems() TO pg_monitor;
 
+CREATE FUNCTION @extschema@.keepalive_likely_mistakes(
+	OUT severity text,
+	OUT policy text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_likely_mistakes() IS
+	'for keepalive_check(): values of enabled policies that are valid and most likely a mistake, and policies that only their names put in order';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_likely_mistakes() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_likely_mistakes() TO pg_monitor;
+
 CREATE FUNCTION @extschema@.keepalive_check_guard(
 	OUT severity text,
 	OUT subject text,
@@ -815,6 +828,14 @@ SELECT 'info',
 	'tcp_user_timeout', '0'
 FROM timed WHERE user_timeout >= idle AND probes_by_time <> probes
 UNION ALL
+-- A short failure of the network is no reason to end living clients.
+SELECT 'warning',
+	format('a client that leaves probes unanswered for %s (tcp_keepalives_count * tcp_keepalives_interval) is given up, which also ends living clients on a lossy network',
+		probes * probe_interval),
+	'{keepalive,tcp_keepalives_interval,tcp_keepalives_count}',
+	'tcp_keepalives_count', ceil(5 / extract(epoch FROM probe_interval))::text
+WHERE keepalive AND user_timeout = interval '0' AND probes * probe_interval < interval '5 s'
+UNION ALL
 SELECT 'warning',
 	format('tcp_user_timeout (%s) also ends living clients that read nothing for that long; dead_after does not', user_timeout),
 	'{tcp_user_timeout}',
@@ -872,6 +893,9 @@ explained AS MATERIALIZED (
 SELECT 'warning', format('policy "%s"', rule.policy), rule.problem, rule.hint
 FROM rule WHERE rule.problem IS NOT NULL
 UNION ALL
+SELECT severity, format('policy "%s"', policy), problem, hint
+FROM @extschema@.keepalive_likely_mistakes()
+UNION ALL
 SELECT 'error', format('policy "%s"', name), 'not in force: a value is invalid',
 	format('UPDATE %s SET name = name WHERE name = %L; -- the error says which one', '@extschema@.keepalive_policy'::regclass, name)
 FROM condition CROSS JOIN @extschema@.keepalive_policy
@@ -891,7 +915,9 @@ SELECT found.severity,
 	CASE WHEN policy IS NULL THEN 'postgresql.conf' ELSE format('policy "%s"', policy) END,
 	found.problem,
 	CASE
-		WHEN setting IS NULL THEN format('SELECT * FROM %s(''1 min'');', '@extschema@.keepalive_plan'::regproc)
+		WHEN setting IS NULL THEN format('UPDATE %s SET (keepalive, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, client_connection_check_interval, dead_after)'
+			' = (SELECT true, tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, client_connection_check_interval, dead_after FROM %s(''1 min'')) WHERE name = %L;',
+			'@extschema@.keepalive_policy'::regclass, '@extschema@.keepalive_plan'::regproc, policy)
 		WHEN policy IS NULL THEN format('ALTER SYSTEM SET %I = %L; SELECT pg_reload_conf();', setting, value)
 		ELSE format('UPDATE %s SET %I = %L WHERE name = %L;', '@extschema@.keepalive_policy'::regclass, setting, value,
 			coalesce(given_before ->> setting, policy))
@@ -963,8 +989,13 @@ endangered AS (
 	GROUP BY observed.network, observed.idle_timeout, observed.tcp_keepalives_idle, session.policy
 )
 SELECT found.severity, alike.subject, found.problem,
-	CASE WHEN policy IS NULL
+	CASE
+		WHEN policy IS NULL
 		THEN format(E'SELECT policy FROM %s(''1 min'') \\gexec', '@extschema@.keepalive_plan'::regproc)
+		-- These are chosen too short, which a ceiling allows.
+		WHEN setting IN ('tcp_keepalives_count', 'tcp_user_timeout')
+		THEN format('UPDATE %s SET %I = %L, enforcement = ''locked'' WHERE name = %L;',
+			'@extschema@.keepalive_policy'::regclass, setting, value, policy)
 		ELSE format('UPDATE %s SET enforcement = ''ceiling'' WHERE name = %L;', '@extschema@.keepalive_policy'::regclass, policy) END
 FROM alike
 	CROSS JOIN LATERAL @extschema@.keepalive_check_values(

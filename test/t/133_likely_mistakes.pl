@@ -85,16 +85,17 @@ warns({ client_connection_check_interval => '999ms' },
 	['client_connection_check_interval of 999ms interrupts each query more often than once a second | Set it to 1s or more.']);
 warns({ client_connection_check_interval => $_ }, []) foreach '0', '1s';
 
+my $ms = 'most likely a number of milliseconds without its unit';
 my $unit = 'A number without a unit is in seconds; did you mean';
 foreach my $column (qw(dead_after stall_timeout tcp_user_timeout client_connection_check_interval))
 {
-	warns({ $column => '30000' }, ["$column is 8:20:00 | $unit 30s?"]);
+	warns({ $column => '30000' }, ["$column is 8:20:00, $ms | $unit 30s?"]);
 }
-warns({ tcp_user_timeout => '1000' }, ["tcp_user_timeout is 0:16:40 | $unit 1s?"]);
-warns({ tcp_user_timeout => '90000' }, ["tcp_user_timeout is 25:00:00 | $unit 90s?"]);
-warns({ dead_after => '2000000' }, ["dead_after is 555:33:20 | $unit 2000s?"]);
-warns({ tcp_keepalives_idle => '30000' }, ["tcp_keepalives_idle is 8:20:00 | $unit 30s?"]);
-warns({ tcp_keepalives_interval => '5000' }, ["tcp_keepalives_interval is 1:23:20 | $unit 5s?"]);
+warns({ tcp_user_timeout => '1000' }, ["tcp_user_timeout is 0:16:40, $ms | $unit 1s?"]);
+warns({ tcp_user_timeout => '90000' }, ["tcp_user_timeout is 25:00:00, $ms | $unit 90s?"]);
+warns({ dead_after => '2000000' }, ["dead_after is 555:33:20, $ms | $unit 2000s?"]);
+warns({ tcp_keepalives_idle => '30000' }, ["tcp_keepalives_idle is 8:20:00, $ms | $unit 30s?"]);
+warns({ tcp_keepalives_interval => '5000' }, ["tcp_keepalives_interval is 1:23:20, $ms | $unit 5s?"]);
 warns({ tcp_keepalives_idle => $_ }, []) foreach '0', '1', '1000', '2 h', '5 h';
 
 my %probes = (tcp_keepalives_idle => '60s', tcp_keepalives_interval => '1s');

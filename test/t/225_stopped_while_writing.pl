@@ -25,6 +25,7 @@ $node->wait_for_policies;
 sub sequence_address
 {
 	my ($pid, $role) = @_;
+	no warnings 'portable'; # addresses have 64 bits
 	my $pattern = pack('l<', $pid) . "\0{4}[\\s\\S]{8}$role\0";
 	open my $maps, '<', "/proc/$pid/maps" or die "maps: $!";
 	open my $memory, '<:raw', "/proc/$pid/mem" or die "mem: $!";

@@ -91,6 +91,19 @@ finds('there is no finding once postgresql.conf is corrected', $admin);
 
 # --- overrides -----------------------------------------------------------------------------
 
+my $probes = $admin->value(q{SELECT tcp_keepalives_count FROM keepalive_policy WHERE name = 'app'});
+$app->query('SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2');
+my $hint = q{UPDATE keepalive_policy SET tcp_keepalives_count = '5', enforcement = 'locked' WHERE name = 'app';};
+finds(
+	'a session that gives up too soon is found', $admin,
+	qr/warning \| session @{[$app->pid]} \| a client that leaves probes unanswered for 00:00:02 [^|]* \| \Q$hint\E/,
+	qr/info \| sessions of policy "app" \| other values [^|]* \| [^|\n]*/);
+$admin->query($hint);
+finds('there is no finding once the hint was executed', $admin);
+$app->query('RESET ALL');
+$admin->query("UPDATE keepalive_policy SET tcp_keepalives_count = $probes, enforcement = 'default' WHERE name = 'app'");
+finds('there is no finding once the session and the policy are as before', $admin);
+
 $app->query('SET tcp_keepalives_idle = 30');
 $pid = $app->pid;
 finds('an override of a policy is found', $admin,

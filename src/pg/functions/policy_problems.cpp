@@ -6,6 +6,7 @@
 #include "pg/compat.hpp"
 #include "pg/functions/outcome.hpp"
 #include "pg/functions/policy_table.hpp"
+#include "pg/policy/likely_mistakes.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/policy/table.hpp"
 #include "pg/shared/state.hpp"
@@ -186,25 +187,22 @@ struct Finding
 };
 
 Finding never_matches(const Candidate &policy, const char *table, const char *name,
-                      const char *removal)
+                      const char *removal, int *name_searches)
 {
-	if (policy.rule.database == PatternKind::name &&
-	    !OidIsValid(get_database_oid(policy.policy.database, true)))
-		return {psprintf("never matches: there is no database \"%s\"",
-		                 policy.policy.database),
-		        removal};
-	if (policy.rule.role == PatternKind::name && !OidIsValid(policy.role))
-		return {psprintf("never matches: there is no role \"%s\"", policy.policy.role),
-		        removal};
-	if (policy.rule.role == PatternKind::group && !OidIsValid(policy.role))
-		return {psprintf("never matches: there is no group \"%s\"", policy.policy.role),
-		        removal};
+	const LikelyMistakes mistakes =
+		likely_mistakes(policy.rule, policy.policy, name_searches);
+	for (int i = 0; i < mistakes.count; i++)
+	{
+		const LikelyMistake &mistake = mistakes.found[i];
+		if (mistake.kind == MistakeKind::never_matches)
+			return {psprintf("never matches: %s", mistake.problem),
+			        psprintf("UPDATE %s SET %s WHERE name = %s;", table, mistake.change,
+			                 name)};
+	}
 	if (policy.rule.role == PatternKind::name && !may_log_in(policy.role))
-		return {psprintf("never matches: role \"%s\" may not log in; its members are "
-		                 "\"+%s\"",
-		                 policy.policy.role, policy.policy.role),
-		        psprintf("UPDATE %s SET role = %s WHERE name = %s;", table,
-		                 quote_literal_cstr(psprintf("+%s", policy.policy.role)), name)};
+		return {psprintf("never matches: role \"%s\" cannot log in, and has no members",
+		                 policy.policy.role),
+		        removal};
 	return {};
 }
 
@@ -252,14 +250,14 @@ bool has_effect(const Guarantee &guarantee, const Policy &policy)
 }
 
 Finding finding(const Candidates &policies, std::uint32_t position,
-                const Guarantee &guarantee, const char *table)
+                const Guarantee &guarantee, const char *table, int *name_searches)
 {
 	const Candidate policy = policies[position];
 	const char *name = quote_literal_cstr(policy.policy.name);
 	const char *removal =
 		psprintf("UPDATE %s SET enabled = false WHERE name = %s;", table, name);
 
-	const Finding found = never_matches(policy, table, name, removal);
+	const Finding found = never_matches(policy, table, name, removal, name_searches);
 	if (found.problem != nullptr || has_effect(guarantee, policy.policy))
 		return found;
 	if (policy.policy.settings.given == 0)
@@ -285,11 +283,11 @@ Datum sources_datum(const Composition &composition)
 }
 
 void put_policy(ReturnSetInfo *result, const Candidates &policies, std::uint32_t position,
-                const Basis &basis, const char *table)
+                const Basis &basis, const char *table, int *name_searches)
 {
 	const Candidate policy = policies[position];
 	const Guarantee guarantee = guarantee_of(policies, position);
-	const Finding found = finding(policies, position, guarantee, table);
+	const Finding found = finding(policies, position, guarantee, table, name_searches);
 	ProblemRow row;
 	row.add_text(policy.policy.name);
 	row.add(BoolGetDatum(policy.rule.backend == BackendKind::replication));
@@ -327,12 +325,13 @@ extern "C" PGDLLEXPORT Datum keepalive_policy_problems(PG_FUNCTION_ARGS)
 	const char *table = policy_table_name(fcinfo->flinfo->fn_oid);
 	const Candidates policies = enabled_policies();
 	const Basis basis = basis_without_policies();
+	int name_searches = most_name_searches;
 	MemoryContext context = AllocSetContextCreate(
 		CurrentMemoryContext, "keepalive policy problems", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
 	for (std::uint32_t i = 0; i < policies.count(); i++)
 	{
-		put_policy(result, policies, i, basis, table);
+		put_policy(result, policies, i, basis, table, &name_searches);
 		MemoryContextReset(context);
 	}
 	put_postgres(result, basis);

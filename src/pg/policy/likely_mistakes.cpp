@@ -75,8 +75,9 @@ const char *near_name(Catalog catalog, const char *wanted, int *searches)
 void add_missing(LikelyMistakes &mistakes, Catalog catalog, const char *kind,
                  const char *column, const char *prefix, const char *name, int *searches)
 {
-	LikelyMistake mistake = {psprintf("%s \"%s\" does not exist", kind, name), nullptr,
-	                         "enabled = false", true};
+	LikelyMistake mistake = {MistakeKind::never_matches,
+	                         psprintf("%s \"%s\" does not exist", kind, name), nullptr,
+	                         "enabled = false"};
 	if (const char *near = near_name(catalog, name, searches))
 	{
 		const char *meant = psprintf("%s%s", prefix, near);
@@ -98,10 +99,11 @@ void check_database_name(LikelyMistakes &mistakes, const Rule &rule, const Polic
 	    OidIsValid(get_database_oid(policy.database, true)))
 		return;
 	if (strcmp(policy.database, "replication") == 0)
-		add(mistakes, {"database \"replication\" does not exist",
-		               "To match replication connections, set \"backend\" to "
-		               "\"replication\".",
-		               "database = NULL, backend = 'replication'", true});
+		add(mistakes,
+		    {MistakeKind::never_matches, "database \"replication\" does not exist",
+		     "To match replication connections, set \"backend\" to "
+		     "\"replication\".",
+		     "database = NULL, backend = 'replication'"});
 	else
 		add_missing(mistakes, Catalog::databases, "database", "database", "",
 		            policy.database, searches);
@@ -146,9 +148,10 @@ void check_role_name(LikelyMistakes &mistakes, const Rule &rule, const Policy &p
 	{
 		const char *group = psprintf("+%s", policy.role);
 		add(mistakes,
-		    {psprintf("role \"%s\" cannot log in, but has members", policy.role),
+		    {MistakeKind::never_matches,
+		     psprintf("role \"%s\" cannot log in, but has members", policy.role),
 		     psprintf("Did you mean \"%s\"?", group),
-		     psprintf("role = %s", quote_literal_cstr(group)), true});
+		     psprintf("role = %s", quote_literal_cstr(group))});
 	}
 }
 
@@ -161,6 +164,7 @@ struct TimeColumn
 	int item;
 	const char *name;
 	std::int32_t unit_ms;
+	MistakeKind kind;      // if it is too short
 	std::int32_t least_ms; // shorter ones are likely mistakes; 0: none is
 	const char *if_shorter;
 };
@@ -169,13 +173,16 @@ constexpr const char *ends_living_clients =
 	"is so short that living clients on a lossy network are ended";
 
 constexpr TimeColumn time_columns[] = {
-	{item_of(Setting::keepalives_idle), "tcp_keepalives_idle", 1000, 0, nullptr},
-	{item_of(Setting::keepalives_interval), "tcp_keepalives_interval", 1000, 0, nullptr},
-	{item_of(Setting::user_timeout), "tcp_user_timeout", 1, 5000, ends_living_clients},
-	{item_of(Setting::client_check), "client_connection_check_interval", 1, 1000,
-     "interrupts each query more often than once a second"},
-	{item_dead_after, "dead_after", 1, 5000, ends_living_clients},
-	{item_stall_timeout, "stall_timeout", 1, 5000,
+	{item_of(Setting::keepalives_idle), "tcp_keepalives_idle", 1000, MistakeKind::value,
+     0, nullptr},
+	{item_of(Setting::keepalives_interval), "tcp_keepalives_interval", 1000,
+     MistakeKind::value, 0, nullptr},
+	{item_of(Setting::user_timeout), "tcp_user_timeout", 1, MistakeKind::probes, 5000,
+     ends_living_clients},
+	{item_of(Setting::client_check), "client_connection_check_interval", 1,
+     MistakeKind::value, 1000, "interrupts each query more often than once a second"},
+	{item_dead_after, "dead_after", 1, MistakeKind::value, 5000, ends_living_clients},
+	{item_stall_timeout, "stall_timeout", 1, MistakeKind::value, 5000,
      "is so short that living clients are ended that pause for a moment"},
 };
 
@@ -216,9 +223,11 @@ void check_time(LikelyMistakes &mistakes, const Policy &policy, const TimeColumn
 	{
 		const char *meant = time_text(ms / 1000);
 		add(mistakes,
-		    {psprintf("%s is %s", column.name, clock_text(ms)),
+		    {MistakeKind::value,
+		     psprintf("%s is %s, most likely a number of milliseconds without its unit",
+		              column.name, clock_text(ms)),
 		     psprintf("A number without a unit is in seconds; did you mean %s?", meant),
-		     psprintf("%s = '%s'", column.name, meant), false});
+		     psprintf("%s = '%s'", column.name, meant)});
 		return;
 	}
 	const bool ends_nothing = settings.log_only && (column.item == item_dead_after ||
@@ -227,9 +236,10 @@ void check_time(LikelyMistakes &mistakes, const Policy &policy, const TimeColumn
 	{
 		const char *least = time_text(column.least_ms);
 		add(mistakes,
-		    {psprintf("%s of %s %s", column.name, time_text(ms), column.if_shorter),
+		    {column.kind,
+		     psprintf("%s of %s %s", column.name, time_text(ms), column.if_shorter),
 		     psprintf("Set it to %s or more.", least),
-		     psprintf("%s = '%s'", column.name, least), false});
+		     psprintf("%s = '%s'", column.name, least)});
 	}
 }
 
@@ -254,25 +264,25 @@ void check_keepalive(LikelyMistakes &mistakes, const Settings &settings)
 			(user_timeout - idle * second + interval * second - 1) / (interval * second);
 		const std::int64_t verdict = interval * std::max<std::int64_t>(periods, 1);
 		if (verdict < least)
-			add(mistakes,
-			    {psprintf("with a tcp_user_timeout of %s, a client that leaves "
-			              "probes unanswered for %s is given up",
-			              time_text(user_timeout), time_text(verdict * second)),
-			     "Living clients on a lossy network are ended. Set "
-			     "tcp_user_timeout to at least tcp_keepalives_idle plus 5s.",
-			     psprintf("tcp_user_timeout = '%s'", time_text((idle + least) * second)),
-			     false});
+			add(mistakes, {MistakeKind::probes,
+			               psprintf("with a tcp_user_timeout of %s, a client that leaves "
+			                        "probes unanswered for %s is given up",
+			                        time_text(user_timeout), time_text(verdict * second)),
+			               "Living clients on a lossy network are ended. Set "
+			               "tcp_user_timeout to at least tcp_keepalives_idle plus 5s.",
+			               psprintf("tcp_user_timeout = '%s'",
+			                        time_text((idle + least) * second))});
 	}
 	else if (user_timeout == 0 && count != 0 && interval * count < least)
 		add(mistakes,
-		    {psprintf("a client that leaves probes unanswered for %s "
+		    {MistakeKind::probes,
+		     psprintf("a client that leaves probes unanswered for %s "
 		              "(tcp_keepalives_count * tcp_keepalives_interval) is given up",
 		              time_text(interval * count * second)),
 		     "Living clients on a lossy network are ended. Set tcp_keepalives_count so "
 		     "that it takes 5s or more.",
 		     psprintf("tcp_keepalives_count = %lld",
-		              static_cast<long long>((least + interval - 1) / interval)),
-		     false});
+		              static_cast<long long>((least + interval - 1) / interval))});
 }
 
 } // namespace
@@ -284,18 +294,19 @@ LikelyMistakes likely_mistakes(const Rule &rule, const Policy &policy, int *sear
 	if (!rule.enabled)
 	{
 		if (settings.final)
-			add(mistakes, {"\"final\" has no effect while the policy is disabled",
-			               "Later policies are in force for its connections.",
-			               "final = false", false});
+			add(mistakes,
+			    {MistakeKind::no_effect,
+			     "\"final\" has no effect while the policy is disabled",
+			     "Later policies are in force for its connections.", "final = false"});
 		return mistakes;
 	}
 
 	check_database_name(mistakes, rule, policy, searches);
 	check_role_name(mistakes, rule, policy, searches);
 	if (settings.given == 0 && !settings.final)
-		add(mistakes, {"the policy sets nothing",
+		add(mistakes, {MistakeKind::no_effect, "the policy sets nothing",
 		               "To exempt its connections from later policies, set \"final\".",
-		               "enabled = false", false});
+		               "enabled = false"});
 	for (const TimeColumn &column : time_columns)
 		check_time(mistakes, policy, column);
 	check_keepalive(mistakes, settings);

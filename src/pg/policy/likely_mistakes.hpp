@@ -8,12 +8,20 @@
 namespace guard::pg
 {
 
+enum class MistakeKind
+{
+	never_matches, // the policy, because of a name
+	no_effect,     // nothing is set, or nothing of it is in force
+	value,         // of one setting
+	probes,        // of settings that belong together; other policies may give the rest
+};
+
 struct LikelyMistake
 {
+	MistakeKind kind;
 	const char *problem; // as an error message: 'role "App" does not exist'
 	const char *hint;    // a sentence, with the likely intent; may be nullptr
 	const char *change;  // assignments for UPDATE ... SET with which it is gone
-	bool never_matches;  // the policy has no effect because of it
 };
 
 constexpr int most_mistakes = 16;

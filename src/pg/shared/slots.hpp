@@ -71,6 +71,7 @@ struct PeerObservation
 	WatcherVerdict verdict;     // published before the backend is signalled
 	std::uint8_t signals;       // how often it was signalled
 	bool found;                 // the kernel has shown the socket
+	std::uint8_t would_end;     // bit per WatcherVerdict: log_only has told of it
 	std::int64_t signalled;     // when, last
 };
 

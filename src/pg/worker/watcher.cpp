@@ -5,8 +5,11 @@
 #include "kernel/read_sockets.hpp"
 #include "pg/clock.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared/events.hpp"
 #include "pg/shared/snapshot.hpp"
 #include "pg/shared/state.hpp"
+#include "pg/shared/would_end.hpp"
+#include "pg/text.hpp"
 #include "pg/worker/session_signal.hpp"
 
 #include <algorithm>
@@ -66,7 +69,9 @@ bool may_need_watching(const Slot &slot)
 		return *const_cast<const volatile std::int32_t *>(&number);
 	};
 	return look(session.pid) != 0 && (look(settings.value[item_dead_after]) != 0 ||
-	                                  look(settings.value[item_stall_timeout]) != 0);
+	                                  look(settings.value[item_stall_timeout]) != 0 ||
+	                                  look(settings.log_dead_after_ms) != 0 ||
+	                                  look(settings.log_stall_timeout_ms) != 0);
 }
 
 // Sets *unreadable if there may be more of them.
@@ -109,6 +114,11 @@ bool read_facts(const SocketId *wanted, std::uint32_t count, SocketFacts *answer
 	return !logged;
 }
 
+std::uint8_t bit(WatcherVerdict verdict)
+{
+	return 1 << static_cast<int>(verdict);
+}
+
 // What is known of the peer after a look, by what was known before.
 PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_seen,
                          std::int64_t now)
@@ -144,7 +154,10 @@ PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_s
 		observation.asked_since = 0;
 	else if (observation.asked_since == 0 ||
 	         last_receipt > observation.asked_since + rounding_ms)
+	{
 		observation.asked_since = now; // this question is a new one
+		observation.would_end &= ~bit(WatcherVerdict::dead_after);
+	}
 	else
 		observation.asked_since = std::max(observation.asked_since, last_receipt);
 
@@ -157,21 +170,23 @@ PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_s
 	{
 		observation.stalled_since = now;
 		observation.bytes_acked = acknowledged;
+		observation.would_end &= ~bit(WatcherVerdict::stall_timeout);
 	}
 	return observation;
+}
+
+bool is_over(std::int32_t timeout, std::int64_t since, std::int64_t now)
+{
+	return timeout != 0 && since != 0 && now - since >= timeout;
 }
 
 WatcherVerdict judged(const WatchedSession &watched, const PeerObservation &observation,
                       std::int64_t now)
 {
 	const ComposedSettings &settings = watched.wanted.settings;
-	auto is_over = [now](std::int32_t timeout, std::int64_t since)
-	{
-		return timeout != 0 && since != 0 && now - since >= timeout;
-	};
-	if (is_over(settings.dead_after_ms(), observation.asked_since))
+	if (is_over(settings.dead_after_ms(), observation.asked_since, now))
 		return WatcherVerdict::dead_after;
-	if (is_over(settings.stall_timeout_ms(), observation.stalled_since))
+	if (is_over(settings.stall_timeout_ms(), observation.stalled_since, now))
 		return WatcherVerdict::stall_timeout;
 	return WatcherVerdict::none;
 }
@@ -255,6 +270,45 @@ void insist(const WatchedSession &watched, PeerObservation observation, std::int
 	                   "the kernel.")));
 }
 
+// Logs, records and counts what a policy that is log_only would have ended: once for each
+// time that the client stopped answering or reading.
+void tell_would_end(const WatchedSession &watched, PeerObservation &observation,
+                    const SocketFacts &seen, std::int64_t now, WatcherVerdict verdict,
+                    std::int32_t timeout, std::int64_t since, int source)
+{
+	if (since == 0)
+		observation.would_end &= ~bit(verdict);
+	if (!is_over(timeout, since, now) || (observation.would_end & bit(verdict)))
+		return;
+	observation.would_end |= bit(verdict);
+	const char *policy =
+		watched.wanted.policies.name[watched.wanted.settings.source[source]];
+	const bool dead = verdict == WatcherVerdict::dead_after;
+	char detail[detail_bytes];
+	snprintf(detail, sizeof(detail), "%s of policy \"%s\": client has %s for %.3f s",
+	         dead ? "dead_after" : "stall_timeout", text_for_log(policy),
+	         dead ? "not answered" : "read nothing", seconds(now - since));
+	record_would_end(watched.slot - shared_slots(), watched.session, watched.wanted,
+	                 policy, seen.info, detail);
+	if (log_lost_connections)
+		ereport(LOG, (errmsg("keepalive_guard: log_only: would have ended the session "
+		                     "with PID %d by %s",
+		                     watched.session.pid, detail),
+		              evidence(watched, seen)));
+}
+
+void tell_would_end(const WatchedSession &watched, PeerObservation &observation,
+                    const SocketFacts &seen, std::int64_t now)
+{
+	const ComposedSettings &settings = watched.wanted.settings;
+	tell_would_end(watched, observation, seen, now, WatcherVerdict::dead_after,
+	               settings.log_dead_after_ms, observation.asked_since,
+	               source_log_dead_after);
+	tell_would_end(watched, observation, seen, now, WatcherVerdict::stall_timeout,
+	               settings.log_stall_timeout_ms, observation.stalled_since,
+	               source_log_stall_timeout);
+}
+
 void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_t now)
 {
 	PeerObservation observation = observed(watched, seen, now);
@@ -263,6 +317,7 @@ void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_
 		insist(watched, observation, now);
 		return;
 	}
+	tell_would_end(watched, observation, seen, now);
 	watched.slot->observation.write(observation);
 	if (judged(watched, observation, now) == WatcherVerdict::none)
 		return;

@@ -32,18 +32,12 @@ NL_CFLAGS := $(shell pkg-config --cflags libnl-3.0 2>/dev/null)
 NL_LIBS := $(shell pkg-config --libs libnl-3.0 2>/dev/null)
 WARNINGS = -Wall -Wextra $(if $(WERROR),-Werror)
 
-ifeq ($(PGXS),)
-MISSING = $(PG_CONFIG) is missing: run test/setup, or set PG_CONFIG
-else ifeq ($(NL_LIBS),)
-MISSING = pkg-config or libnl-3 is missing: run test/setup, or set NL_CFLAGS and NL_LIBS
-endif
-
-ifndef MISSING
+ifneq ($(PGXS),)
 
 # -isystem: the warnings below are for our code, not for others' headers.
 PG_CPPFLAGS := -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(NL_CFLAGS:-I%=-isystem %)
-PG_CXXFLAGS = -std=c++17 $(WARNINGS) -fvisibility=hidden
+PG_CXXFLAGS += -std=c++17 $(WARNINGS) -fvisibility=hidden
 ifneq ($(findstring clang,$(CXX)),)
 # The flags that PGXS has recorded are those of Debian's g++.
 PG_CXXFLAGS += -Wno-unknown-warning-option
@@ -63,9 +57,18 @@ $(OBJS): %.o: %.cpp
 -include $(OBJS:.o=.o.d)
 
 include test/unit/unit.mk test/lint/lint.mk
+
+ifeq ($(NL_LIBS),)
+$(OBJS) unit: libnl
+.PHONY: libnl
+libnl:
+	@echo "pkg-config or libnl-3 is missing: run test/setup, or set NL_CFLAGS and NL_LIBS" >&2
+	@exit 1
+endif
+
 else
 all install installcheck unit clean:
-	@echo "$(MISSING)" >&2; exit 1
+	@echo "$(PG_CONFIG) is missing: run test/setup, or set PG_CONFIG" >&2; exit 1
 endif
 
 # Whoever kills make, in whatever way, has killed all of it.

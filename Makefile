@@ -3,7 +3,8 @@
 # builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs
 # the tests that need no server, `make installcheck` those of pg_regress in a running one.
 # `make lint` checks the sources, `make format` formats them.  WERROR=1 makes warnings
-# errors, as `make test`, `make lint` and `make unit` do.
+# errors, as `make test`, `make lint` and `make unit` do.  `make deb`, `make dist` and
+# `make image-layout` make packages (doc/packages.md), `make test-packages` tests them.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -78,4 +79,10 @@ test demo bench lint:
 format:
 	@test/lint/format
 
-.PHONY: test demo bench unit lint format
+deb dist image-layout:
+	@packaging/$@
+
+test-packages:
+	@test/packages/run
+
+.PHONY: test demo bench unit lint format deb dist image-layout test-packages

@@ -50,27 +50,30 @@ int distance(const char *a, int a_length, const char *b, int b_length, int limit
 
 } // namespace
 
-NearName::NearName(const char *wanted) noexcept : wanted_{}, best_{}
+NearName search_near_name(const char *wanted) noexcept
 {
-	length_ = static_cast<int>(strnlen(wanted, name_bytes - 1));
-	memcpy(wanted_, wanted, length_);
-	limit_ = length_ < 6 ? 2 : 3;
+	NearName search = {};
+	search.length = static_cast<int>(strnlen(wanted, name_bytes - 1));
+	memcpy(search.wanted, wanted, search.length);
+	search.limit = search.length < 6 ? 2 : 3;
+	return search;
 }
 
-void NearName::offer(const char *name) noexcept
+void offer_name(NearName &search, const char *name) noexcept
 {
 	const int length = static_cast<int>(strnlen(name, name_bytes - 1));
-	if (std::abs(length - length_) >= limit_)
+	if (std::abs(length - search.length) >= search.limit)
 		return;
-	const int away = length == length_ && equal_but_for_case(name, wanted_, length)
-	                     ? same_but_for_case
-	                     : distance(wanted_, length_, name, length, limit_);
+	const int away =
+		length == search.length && equal_but_for_case(name, search.wanted, length)
+			? same_but_for_case
+			: distance(search.wanted, search.length, name, length, search.limit);
 	// A name of which nothing is left is not near.
-	if (away >= limit_ || away >= length_)
+	if (away >= search.limit || away >= search.length)
 		return;
-	limit_ = away;
-	memcpy(best_, name, length);
-	best_[length] = '\0';
+	search.limit = away;
+	memcpy(search.best, name, length);
+	search.best[length] = '\0';
 }
 
 } // namespace guard

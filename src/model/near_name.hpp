@@ -6,25 +6,21 @@
 namespace guard
 {
 
-// The best of the names that were offered: one that differs in upper and lower case only,
-// otherwise the one with the fewest insertions, deletions and replacements of bytes, at
-// most two (one in a short name).  The first of those that are equally good.
-class NearName
+// A search among names that are offered one by one.
+struct NearName
 {
-  public:
-	// A name of at most name_bytes - 1 bytes.
-	explicit NearName(const char *wanted) noexcept;
-
-	void offer(const char *name) noexcept;
-
-	// nullptr: none is near.
-	const char *best() const noexcept { return best_[0] ? best_ : nullptr; }
-
-  private:
-	char wanted_[name_bytes];
-	int length_;
-	int limit_; // a name has to be nearer than that
-	char best_[name_bytes];
+	char wanted[name_bytes];
+	char best[name_bytes]; // "": none was near
+	int length;            // of `wanted`
+	int limit;             // a name has to be nearer than that
 };
+
+// For a name of at most name_bytes - 1 bytes.
+NearName search_near_name(const char *wanted) noexcept;
+
+// Takes the name as the best one if it differs in upper and lower case only, or else in
+// fewer insertions, deletions and replacements of bytes than those before, and in at most
+// two (one if the wanted name is short).
+void offer_name(NearName &search, const char *name) noexcept;
 
 } // namespace guard

@@ -15,10 +15,10 @@ namespace
 
 std::string near(const char *wanted, std::initializer_list<const char *> names)
 {
-	NearName search(wanted);
+	NearName search = search_near_name(wanted);
 	for (const char *name : names)
-		search.offer(name);
-	return search.best() ? search.best() : "";
+		offer_name(search, name);
+	return search.best;
 }
 
 TEST(NearName, prefers_a_name_that_differs_in_case_only)

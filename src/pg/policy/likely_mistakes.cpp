@@ -59,16 +59,16 @@ const char *near_name(Catalog catalog, const char *wanted, int *searches)
 		return nullptr;
 	--*searches;
 
-	NearName search(wanted);
+	NearName search = search_near_name(wanted);
 	Relation relation =
 		table_open(catalog == Catalog::roles ? AuthIdRelationId : DatabaseRelationId,
 	               AccessShareLock);
 	TableScanDesc scan = table_beginscan_catalog(relation, 0, nullptr);
 	while (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection))
-		search.offer(name_in(catalog, tuple));
+		offer_name(search, name_in(catalog, tuple));
 	table_endscan(scan);
 	table_close(relation, AccessShareLock);
-	return search.best() ? pstrdup(search.best()) : nullptr;
+	return search.best[0] ? pstrdup(search.best) : nullptr;
 }
 
 // A name that does not exist; `prefix` is "+" for a group.

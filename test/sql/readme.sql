@@ -7,6 +7,14 @@ RESET client_min_messages;
 CREATE EXTENSION keepalive_guard;
 CREATE ROLE regress_app LOGIN;
 
+-- A plan, which can be executed again
+\set ECHO none
+SELECT policy FROM keepalive_plan('2 min', '350 s') \gexec
+SELECT policy FROM keepalive_plan('2 min', '350 s') \gexec
+\set ECHO all
+SELECT name, priority, tcp_keepalives_idle, stall_timeout FROM keepalive_policy;
+TRUNCATE keepalive_policy;
+
 -- The first policies
 BEGIN;
 INSERT INTO keepalive_policy (name, priority,

@@ -621,6 +621,7 @@ CREATE FUNCTION @extschema@.keepalive_condition(
 	OUT up_to_date boolean,
 	OUT skipped integer,
 	OUT in_force integer,
+	OUT found integer,
 	OUT netlink_refused text,
 	OUT sockets_unreadable text)
 	RETURNS record
@@ -703,7 +704,11 @@ SELECT 'error', 'worker',
 	'grep -E ''keepalive_guard|background worker'' server.log # it is restarted after a second; it needs two places of max_worker_processes'
 FROM condition WHERE NOT worker
 UNION ALL
-SELECT 'warning', 'worker', 'the last change of policies is not in force yet',
+SELECT CASE policies WHEN 'not_read' THEN 'error' ELSE 'warning' END, 'worker',
+	CASE policies
+		WHEN 'not_read' THEN 'the policies have not been read since the server started: no policy is in force'
+		ELSE 'the last change of policies is not in force yet'
+	END,
 	'SELECT pg_blocking_pids(pid), * FROM pg_stat_activity WHERE backend_type LIKE ''keepalive_guard%'';'
 FROM condition WHERE worker AND NOT up_to_date
 UNION ALL
@@ -734,15 +739,29 @@ SELECT 'error', 'keepalive_guard.database',
 FROM condition WHERE policies = 'no_extension'
 UNION ALL
 SELECT 'error', 'keepalive_guard.max_policies',
-	format('there are more policies than %s: the last changes are not in force', current_setting('keepalive_guard.max_policies')),
+	format('there are more policies than %s: %s', current_setting('keepalive_guard.max_policies'), still_in_force),
 	format('ALTER SYSTEM SET keepalive_guard.max_policies = %s; -- then restart the server',
-		2 * current_setting('keepalive_guard.max_policies')::integer)
+		least(greatest(2 * current_setting('keepalive_guard.max_policies')::integer, found), 100000))
 FROM condition WHERE policies = 'no_room'
 UNION ALL
 SELECT 'error', 'keepalive_policy',
-	'the table could not be read: the last changes are not in force',
+	format('the table could not be read: %s', still_in_force),
 	'grep keepalive_guard server.log'
 FROM condition WHERE policies = 'unreadable'
+UNION ALL
+SELECT 'error', 'keepalive_policy',
+	format('extension keepalive_guard in database "%s" has no table keepalive_policy: %s', policy_database, still_in_force),
+	CASE
+		WHEN NOT here THEN format(E'\\connect %I\nSELECT * FROM keepalive_check();', policy_database)
+		WHEN relname <> 'keepalive_policy' THEN format('ALTER TABLE %s RENAME TO keepalive_policy;', pg_class.oid::regclass)
+		WHEN relnamespace <> extnamespace
+			THEN format('ALTER TABLE %s SET SCHEMA %s;', pg_class.oid::regclass, extnamespace::regnamespace)
+		ELSE format('ALTER EXTENSION keepalive_guard ADD TABLE %s;', pg_class.oid::regclass)
+	END
+FROM condition
+	JOIN pg_class ON pg_class.oid = '@extschema@.keepalive_policy'::regclass
+	JOIN pg_extension ON extname = 'keepalive_guard'
+WHERE policies = 'no_table'
 UNION ALL
 SELECT 'error', 'policy reader',
 	format('the policy reader cannot read the policies of database "%s": %s', policy_database, still_in_force),

@@ -115,6 +115,8 @@ $node->safe_psql('guarded', "UPDATE keepalive_policy SET tcp_keepalives_idle = '
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE guarded');
 is($node->safe_psql('copy', 'SELECT tcp_keepalives_idle FROM keepalive_policy'), '00:00:25',
 	'the database can be a template while the policy reader works');
+# So that no policy reader connects while the database is dropped.
+$node->wait_for_policies;
 reaches('DROP DATABASE removes policies from sessions', 'postgres', 'DROP DATABASE guarded', 7200);
 reaches('policies of a database that takes the name are in force', 'postgres', 'ALTER DATABASE copy RENAME TO guarded', 25);
 $node->safe_psql('postgres', 'ALTER DATABASE guarded ALLOW_CONNECTIONS false');

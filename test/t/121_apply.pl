@@ -25,7 +25,7 @@ is(warnings_of($admin, ''),
 	'a missing database');
 $admin->query('CREATE DATABASE guarded');
 is(warnings_of($admin, ''),
-	'WARNING: no keepalive policies are in force: Database "guarded" (keepalive_guard.database) has no extension keepalive_guard with table keepalive_policy.',
+	'WARNING: no keepalive policies are in force: Database "guarded" (keepalive_guard.database) has no extension keepalive_guard.',
 	'a missing extension');
 
 my $editor = $node->unix_session(dbname => 'guarded');
@@ -59,7 +59,7 @@ is($editor->value('SELECT sessions = applied + overridden + failed + pending + w
 # --- the table ----------------------------------------------------------------------------
 
 $editor->query("$insert ('b', '1min'), ('c', '1min'), ('d', '1min')");
-like(warnings_of($editor, ''), qr/^WARNING: there are more policies than keepalive_guard\.max_policies/, 'too many policies');
+like(warnings_of($editor, ''), qr/^WARNING: 4 keepalive policies are more than keepalive_guard\.max_policies \(3\)/, 'too many policies');
 $editor->query(q{DELETE FROM keepalive_policy WHERE name = 'd'});
 is(warnings_of($editor, ''), '', 'few enough policies');
 $editor->query('ALTER TABLE keepalive_policy RENAME TO other');

@@ -181,19 +181,31 @@ void warn_of_trouble(std::uint64_t request)
 		ereport(WARNING,
 		        (errmsg("no keepalive policies are in force"),
 		         errdetail("Database \"%s\" (keepalive_guard.database) has no extension "
-		                   "keepalive_guard with table keepalive_policy.",
+		                   "keepalive_guard.",
 		                   policy_database)));
 		break;
-	case PolicyState::no_room:
+	case PolicyState::no_table:
 		ereport(WARNING,
-		        (errmsg("there are more policies than keepalive_guard.max_policies"),
-		         errdetail("The policies that were in force before stay in force.")));
+		        (errmsg("extension keepalive_guard in database \"%s\" has no table "
+		                "keepalive_policy",
+		                policy_database),
+		         errdetail("%s", policies_still_in_force()),
+		         errhint("The table was renamed, moved to another schema or removed "
+		                 "from the extension.")));
+		break;
+	case PolicyState::no_room:
+		ereport(WARNING, (errmsg("%u keepalive policies are more than "
+		                         "keepalive_guard.max_policies (%u)",
+		                         shared->policies_found, shared->policy_room),
+		                  errdetail("%s", policies_still_in_force()),
+		                  errhint("Increase keepalive_guard.max_policies and restart the "
+		                          "server.")));
 		break;
 	case PolicyState::unreadable:
-		ereport(WARNING,
-		        (errmsg("table keepalive_policy could not be read"),
-		         errdetail("The policies that were in force before stay in force. "
-		                   "The server log says more.")));
+		ereport(WARNING, (errmsg("table keepalive_policy could not be read"),
+		                  errdetail("%s", policies_still_in_force()),
+		                  errhint("The server log says which column is not as "
+		                          "expected.")));
 		break;
 	case PolicyState::reader_failed:
 		ereport(

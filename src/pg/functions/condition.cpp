@@ -18,9 +18,11 @@ namespace
 {
 
 constexpr Column condition_columns[] = {
-	{"preloaded", BOOLOID}, {"worker", BOOLOID},          {"enabled", BOOLOID},
-	{"policies", TEXTOID},  {"up_to_date", BOOLOID},      {"skipped", INT4OID},
-	{"in_force", INT4OID},  {"netlink_refused", TEXTOID}, {"sockets_unreadable", TEXTOID},
+	{"preloaded", BOOLOID},       {"worker", BOOLOID},
+	{"enabled", BOOLOID},         {"policies", TEXTOID},
+	{"up_to_date", BOOLOID},      {"skipped", INT4OID},
+	{"in_force", INT4OID},        {"found", INT4OID},
+	{"netlink_refused", TEXTOID}, {"sockets_unreadable", TEXTOID},
 };
 
 const char *state_name(PolicyState state)
@@ -33,6 +35,8 @@ const char *state_name(PolicyState state)
 		return "no_database";
 	case PolicyState::no_extension:
 		return "no_extension";
+	case PolicyState::no_table:
+		return "no_table";
 	case PolicyState::no_room:
 		return "no_room";
 	case PolicyState::unreadable:
@@ -78,9 +82,10 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 		row.add(BoolGetDatum(policies_distributed()));
 		row.add(Int32GetDatum(shared->rows_skipped));
 		row.add(Int32GetDatum(shared->policy_count));
+		row.add(Int32GetDatum(shared->policies_found));
 	}
 	else
-		row.add_nulls(6);
+		row.add_nulls(7);
 
 	const ReadOutcome reading = try_reading();
 	row.add_text(reading.kind == ReadOutcome::refused ? reading.message : nullptr);

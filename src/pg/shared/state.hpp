@@ -21,6 +21,7 @@ enum class PolicyState : std::uint32_t
 	not_read,      // the table has not been read yet
 	no_database,   // keepalive_guard.database does not exist
 	no_extension,  // ... has no extension keepalive_guard
+	no_table,      // ... has the extension, but not its table under its name
 	no_room,       // more policies than keepalive_guard.max_policies
 	unreadable,    // the table does not have the expected columns
 	reader_failed, // the policy reader ends before it has read the table
@@ -54,8 +55,9 @@ struct Shared
 	pg_atomic_uint32 recovering; // the server was in recovery when last looked at
 	pg_atomic_uint32 watching;   // the worker looks at sockets every watch_interval
 	Versioned<ConfiguredValues> configured;
-	std::uint32_t rows_skipped; // invalid rows at the last compilation
-	std::uint32_t problems;     // PolicyList::problems that were logged last
+	std::uint32_t policies_found; // at the last reading, with those that are disabled
+	std::uint32_t rows_skipped;   // invalid rows at the last reading
+	std::uint32_t problems;       // PolicyList::problems that were logged last
 
 	std::uint32_t policy_count;   // those that are matched
 	std::uint32_t disabled_count; // those after them

@@ -15,6 +15,7 @@ extern "C"
 #include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "commands/extension.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -82,20 +83,30 @@ bool read_table(Relation table, PolicyList *list)
 	return is_read;
 }
 
+bool edits_outstanding()
+{
+	return pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->edited);
+}
+
 void log_state(PolicyState state, const PolicyList &list)
 {
 	auto previous = static_cast<PolicyState>(pg_atomic_read_u32(&shared->policy_state));
-	if (state == previous && state != PolicyState::no_room)
+	// The line about a committed edit has the number of policies (edits.hpp).
+	const bool is_other_count = state == PolicyState::compiled &&
+	                            list.enabled != shared->policy_count &&
+	                            !edits_outstanding();
+	if (state == previous && state != PolicyState::no_room && !is_other_count)
 		return;
 
 	switch (state)
 	{
 	case PolicyState::compiled:
-		ereport(
-			LOG,
-			(errmsg("keepalive_guard: %u keepalive policies of database \"%s\" are in "
-		            "force",
-		            list.count, policy_database)));
+		ereport(LOG, (errmsg_plural(
+						 "keepalive_guard: %u keepalive policy of database \"%s\" is "
+						 "in force",
+						 "keepalive_guard: %u keepalive policies of database \"%s\" "
+						 "are in force",
+						 list.enabled, list.enabled, policy_database)));
 		break;
 	case PolicyState::no_extension:
 		ereport(
@@ -104,13 +115,28 @@ void log_state(PolicyState state, const PolicyList &list)
 		            "database \"%s\"",
 		            policy_database)));
 		break;
+	case PolicyState::no_table:
+		ereport(LOG,
+		        (errmsg("keepalive_guard: extension keepalive_guard in database \"%s\" "
+		                "has no table keepalive_policy",
+		                policy_database),
+		         errdetail("%s", policies_still_in_force()),
+		         errhint("The table was renamed, moved to another schema or removed "
+		                 "from the extension.")));
+		break;
+	case PolicyState::unreadable:
+		ereport(LOG, (errmsg("keepalive_guard: table keepalive_policy of database \"%s\" "
+		                     "could not be read",
+		                     policy_database),
+		              errdetail("%s", policies_still_in_force())));
+		break;
 	case PolicyState::no_room:
 		ereport(
 			LOG,
 			(errmsg("keepalive_guard: %u keepalive policies are more than "
 		            "keepalive_guard.max_policies (%u)",
 		            list.count, shared->policy_room),
-		     errdetail("The policies that were in force before stay in force."),
+		     errdetail("%s", policies_still_in_force()),
 		     errhint("Increase keepalive_guard.max_policies and restart the server.")));
 		break;
 	default:
@@ -137,7 +163,9 @@ void read_policies()
 	Oid oid = policy_table();
 	Relation table = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : nullptr;
 	if (table == nullptr)
-		state = PolicyState::no_extension;
+		state = OidIsValid(get_extension_oid("keepalive_guard", true))
+		            ? PolicyState::no_table
+		            : PolicyState::no_extension;
 	else
 	{
 		state =
@@ -151,6 +179,7 @@ void read_policies()
 
 	log_state(state, list);
 	pg_atomic_fetch_add_u64(&shared->readings, 1);
+	shared->policies_found = list.count;
 	shared->rows_skipped = list.skipped;
 	if (state == PolicyState::compiled || state == PolicyState::no_extension)
 	{
@@ -169,11 +198,6 @@ void read_policies()
 bool out_of_date()
 {
 	return pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->requested);
-}
-
-bool edits_outstanding()
-{
-	return pg_atomic_read_u64(&shared->compiled) < pg_atomic_read_u64(&shared->edited);
 }
 
 // Wakes the worker, which may not be the one that has started this process.

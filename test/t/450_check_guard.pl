@@ -141,10 +141,10 @@ $admin->query(q{RESET search_path});
 follow_hint();
 is_well('the hint enables the trigger');
 
-$admin->query('ALTER TABLE keepalive_policy RENAME stall_timeout TO patience');
+$admin->query('ALTER TABLE keepalive_policy RENAME role TO who');
 $admin->query('SELECT keepalive_apply()');
 finds('error', 'keepalive_policy', qr/the table could not be read: .*/, 'a table without an expected column is found');
-$admin->query('ALTER TABLE keepalive_policy RENAME patience TO stall_timeout');
+$admin->query('ALTER TABLE keepalive_policy RENAME who TO role');
 $admin->query('SELECT keepalive_apply()');
 is_well('there is no finding once the column is restored');
 

@@ -28,32 +28,43 @@ namespace guard::pg
 namespace
 {
 
+// What it means that a table lacks a column.  The table of an older version lacks those
+// that were added later, which are optional: they read as null, or as their default.
+// Without a column of 1.0 that selects sessions or restrains a policy, policies would
+// apply to other sessions or do more than they should, so these are required.
+enum class Presence
+{
+	required,
+	optional,
+};
+
 struct ColumnDefinition
 {
 	const char *name;
 	Oid type;
+	Presence presence;
 };
 
 // In the order of PolicyColumn.
 constexpr ColumnDefinition column_definitions[policy_column_count] = {
-	{"name", TEXTOID},
-	{"priority", INT4OID},
-	{"database", TEXTOID},
-	{"role", TEXTOID},
-	{"client", CIDROID},
-	{"backend", TEXTOID},
-	{"keepalive", BOOLOID},
-	{"tcp_keepalives_idle", INTERVALOID},
-	{"tcp_keepalives_interval", INTERVALOID},
-	{"tcp_keepalives_count", INT4OID},
-	{"tcp_user_timeout", INTERVALOID},
-	{"client_connection_check_interval", INTERVALOID},
-	{"dead_after", INTERVALOID},
-	{"stall_timeout", INTERVALOID},
-	{"enforcement", TEXTOID},
-	{"final", BOOLOID},
-	{"log_only", BOOLOID},
-	{"enabled", BOOLOID},
+	{"name", TEXTOID, Presence::required},
+	{"priority", INT4OID, Presence::required},
+	{"database", TEXTOID, Presence::required},
+	{"role", TEXTOID, Presence::required},
+	{"client", CIDROID, Presence::required},
+	{"backend", TEXTOID, Presence::required},
+	{"keepalive", BOOLOID, Presence::optional},
+	{"tcp_keepalives_idle", INTERVALOID, Presence::optional},
+	{"tcp_keepalives_interval", INTERVALOID, Presence::optional},
+	{"tcp_keepalives_count", INT4OID, Presence::optional},
+	{"tcp_user_timeout", INTERVALOID, Presence::optional},
+	{"client_connection_check_interval", INTERVALOID, Presence::optional},
+	{"dead_after", INTERVALOID, Presence::optional},
+	{"stall_timeout", INTERVALOID, Presence::optional},
+	{"enforcement", TEXTOID, Presence::optional},
+	{"final", BOOLOID, Presence::required},
+	{"log_only", BOOLOID, Presence::required},
+	{"enabled", BOOLOID, Presence::required},
 };
 
 // The kernel's limits: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT in
@@ -86,8 +97,18 @@ struct RowReader
 	RowProblem *problem;
 	bool failed;
 
+	bool lacks(PolicyColumn column) const
+	{
+		return columns.number[static_cast<int>(column)] == InvalidAttrNumber;
+	}
+
 	Datum get(PolicyColumn column, bool *is_null) const
 	{
+		if (lacks(column))
+		{
+			*is_null = true;
+			return Datum(0);
+		}
 		return heap_getattr(tuple, columns.number[static_cast<int>(column)], descriptor,
 		                    is_null);
 	}
@@ -240,6 +261,8 @@ struct RowReader
 
 	Enforcement take_enforcement()
 	{
+		if (lacks(PolicyColumn::enforcement))
+			return Enforcement::by_default;
 		const char *value = text_of(PolicyColumn::enforcement);
 		if (value != nullptr)
 		{
@@ -276,24 +299,31 @@ struct RowReader
 } // namespace
 
 bool find_policy_columns(TupleDesc descriptor, PolicyColumns *columns,
-                         const char **missing)
+                         const char **unusable)
 {
+	columns->missing = nullptr;
 	for (int i = 0; i < policy_column_count; i++)
 	{
+		const ColumnDefinition &definition = column_definitions[i];
 		columns->number[i] = InvalidAttrNumber;
+		bool has_another_type = false;
 		for (int j = 0; j < descriptor->natts; j++)
 		{
 			Form_pg_attribute attribute = TupleDescAttr(descriptor, j);
-			if (!attribute->attisdropped &&
-			    attribute->atttypid == column_definitions[i].type &&
-			    strcmp(NameStr(attribute->attname), column_definitions[i].name) == 0)
-				columns->number[i] = attribute->attnum;
+			if (attribute->attisdropped ||
+			    strcmp(NameStr(attribute->attname), definition.name) != 0)
+				continue;
+			has_another_type = attribute->atttypid != definition.type;
+			columns->number[i] = attribute->attnum;
 		}
-		if (columns->number[i] == InvalidAttrNumber)
+		const bool is_missing = columns->number[i] == InvalidAttrNumber;
+		if (has_another_type || (is_missing && definition.presence == Presence::required))
 		{
-			*missing = column_definitions[i].name;
+			*unusable = definition.name;
 			return false;
 		}
+		if (is_missing && columns->missing == nullptr)
+			columns->missing = definition.name;
 	}
 	return true;
 }

@@ -41,12 +41,14 @@ constexpr int policy_column_count = static_cast<int>(PolicyColumn::enabled) + 1;
 // Where those columns are in a relation.
 struct PolicyColumns
 {
-	AttrNumber number[policy_column_count];
+	AttrNumber number[policy_column_count]; // InvalidAttrNumber: the column is missing
+	const char *missing;                    // the first of these; nullptr: none
 };
 
-// False if a column is missing or has another type; *missing is then its name.
+// The table of an older version may lack columns, which then read as null.  False if a
+// column has another type, or is missing that all versions have; *unusable is its name.
 bool find_policy_columns(TupleDesc descriptor, PolicyColumns *columns,
-                         const char **missing);
+                         const char **unusable);
 
 struct PolicyRow
 {

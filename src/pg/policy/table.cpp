@@ -111,18 +111,27 @@ bool read_policy_table(Relation table, std::uint32_t room, int problem_level,
                        PolicyList *list)
 {
 	PolicyColumns columns;
-	const char *missing;
-	if (!find_policy_columns(RelationGetDescr(table), &columns, &missing))
+	const char *unusable;
+	if (!find_policy_columns(RelationGetDescr(table), &columns, &unusable))
 	{
 		ereport(problem_level,
 		        (errmsg("keepalive_guard: keepalive_policy has no column \"%s\" of the "
 		                "expected type",
-		                missing)));
-		list->problems = string_hash(missing, NAMEDATALEN);
+		                unusable)));
+		list->problems = string_hash(unusable, NAMEDATALEN);
 		return false;
 	}
-
 	*list = empty_list(room);
+	if (columns.missing != nullptr)
+	{
+		ereport(problem_level,
+		        (errmsg("keepalive_guard: keepalive_policy has no column \"%s\"",
+		                columns.missing),
+		         errdetail("The policies are read without it."),
+		         errhint("Execute ALTER EXTENSION keepalive_guard UPDATE.")));
+		list->problems = string_hash(columns.missing, NAMEDATALEN);
+	}
+
 	MemoryContext row_context = AllocSetContextCreate(
 		CurrentMemoryContext, "keepalive policy", ALLOCSET_DEFAULT_SIZES);
 	TupleTableSlot *slot = table_slot_create(table, nullptr);

@@ -114,16 +114,16 @@ bool check_row(Relation relation, HeapTuple tuple, bool is_replicated)
 	PolicyColumns columns;
 	PolicyRow row;
 	RowProblem problem;
-	const char *missing;
+	const char *unusable;
 	TupleDesc descriptor = RelationGetDescr(relation);
 
-	if (!find_policy_columns(descriptor, &columns, &missing))
+	if (!find_policy_columns(descriptor, &columns, &unusable))
 	{
 		if (is_replicated)
 			return true; // the policy reader tells of it
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 		                errmsg("table \"%s\" has no column \"%s\" of the expected type",
-		                       RelationGetRelationName(relation), missing),
+		                       RelationGetRelationName(relation), unusable),
 		                errhint_version_mismatch()));
 	}
 	if (read_policy_row(tuple, descriptor, columns, &row, &problem))

@@ -71,4 +71,23 @@ ok($node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle
 	'invalid rows can be deleted, and a valid one updated');
 ok(defined wait_for_kernel($session, { idle => 22 }, 10), 'the updated policy is in force');
 
+# --- code of users on the table ----------------------------------------------------------
+
+# The policy reader reads the heap: nothing that a query on the table would call.
+$log = $node->log_end;
+$node->safe_psql('postgres', <<'END');
+CREATE FUNCTION noisy(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+	$$BEGIN RAISE LOG 'user code as % in %', current_user, current_setting('application_name'); RETURN false; END$$;
+CREATE INDEX noisy ON keepalive_policy (noisy(name)) WHERE noisy(comment);
+ALTER TABLE keepalive_policy ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY noisy ON keepalive_policy USING (noisy(name));
+END
+my $planted = $node->log_count(qr/user code as/, $log);
+$node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '23 s' WHERE name = 'good'");
+ok(defined wait_for_kernel($session, { idle => 23 }, 10), 'row security does not hide policies from the policy reader');
+$log = $node->log_end;
+$node->safe_psql('postgres', 'SELECT * FROM keepalive_apply()');
+is($node->log_count(qr/user code as/, $log), 0, 'the policy reader runs no code of a user');
+cmp_ok($planted, '>', 0, 'the code is there');
+
 done_testing();

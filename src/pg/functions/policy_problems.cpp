@@ -109,7 +109,8 @@ bool covers_database(const Candidate &outer, const Candidate &inner)
 	if (outer.rule.database == PatternKind::any)
 		return true;
 	if (outer.rule.database == inner.rule.database)
-		return strcmp(outer.policy.database, inner.policy.database) == 0;
+		return outer.rule.database_hash == inner.rule.database_hash &&
+		       strcmp(outer.policy.database, inner.policy.database) == 0;
 	return inner.rule.database == PatternKind::name &&
 	       database_agrees(outer.rule, outer.policy, named_by(inner));
 }
@@ -122,6 +123,7 @@ bool covers_role(const Candidate &outer, const Candidate &inner)
 		return true;
 	case PatternKind::name:
 		return inner.rule.role == PatternKind::name &&
+		       outer.rule.role_hash == inner.rule.role_hash &&
 		       strcmp(outer.policy.role, inner.policy.role) == 0;
 	case PatternKind::group:
 		// Members of a group are members of the groups that it is a member of.

@@ -10,6 +10,9 @@
 #include "pg/policy/matching.hpp"
 #include "pg/settings.hpp"
 
+#include <algorithm>
+#include <tuple>
+
 extern "C"
 {
 #include "access/xlog.h"
@@ -148,13 +151,13 @@ void add_detection(RowValues<preview_columns> &row, const Outcome &now,
 // Compares what the session should have now, which it may not have confirmed yet, with
 // what it would get.
 void preview_session(ReturnSetInfo *result, const ListedSession &listed,
-                     const PolicyList &list, Basis *basis)
+                     Composer *composer, Basis *basis)
 {
 	const Session &session = listed.session;
 	const Backend &backend = listed.backend;
 	const char *role = role_name_of(listed);
-	const Composition then =
-		composition_of(list, connection_of(session, role), backend.role);
+	const Composition then = compose_next(*composer, connection_of(session, role),
+	                                      backend.database, backend.role);
 	basis->tcp = session.transport == Transport::tcp;
 	const Outcome outcome_now =
 		outcome_of(listed.wanted.settings, session.choices, *basis);
@@ -184,20 +187,52 @@ void preview_session(ReturnSetInfo *result, const ListedSession &listed,
 	put_row(result, row);
 }
 
+struct Candidate
+{
+	Oid database;
+	Oid role;
+	int number; // of the backend
+};
+
+// The sessions that have begun, those of the same role in the same database together.
+Candidate *list_candidates(int *count)
+{
+	auto *candidates = static_cast<Candidate *>(palloc(MaxBackends * sizeof(Candidate)));
+	*count = 0;
+	for (int number = 0; number < MaxBackends; number++)
+	{
+		Backend backend;
+		if (read_backend(number, backend) && OidIsValid(backend.role))
+			candidates[(*count)++] = {backend.database, backend.role, number};
+	}
+	const auto key = [](const Candidate &candidate)
+	{
+		return std::tie(candidate.role, candidate.database, candidate.number);
+	};
+	std::sort(candidates, candidates + *count,
+	          [key](const Candidate &a, const Candidate &b) { return key(a) < key(b); });
+	return candidates;
+}
+
 void preview(ReturnSetInfo *result, const PolicyList &list)
 {
 	Basis basis = basis_without_policies();
 	const Viewer viewer = current_viewer();
+	Composer composer = begin_composing(list);
 	auto *listed = static_cast<ListedSession *>(palloc(sizeof(ListedSession)));
+	int count;
+	const Candidate *candidates = list_candidates(&count);
+
 	MemoryContext context = AllocSetContextCreate(
 		CurrentMemoryContext, "keepalive preview", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	for (int number = 0; number < MaxBackends; number++)
+	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (list_session(number, viewer, *listed) && listed->slot != nullptr &&
-		    listed->wanted.version != 0 && OidIsValid(listed->backend.role))
-			preview_session(result, *listed, list, &basis);
+		if (list_session(candidates[i].number, viewer, *listed) &&
+		    listed->slot != nullptr && listed->wanted.version != 0 &&
+		    OidIsValid(listed->backend.role))
+			preview_session(result, *listed, &composer, &basis);
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(caller);

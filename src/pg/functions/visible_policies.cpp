@@ -15,6 +15,17 @@ extern "C"
 
 namespace guard::pg
 {
+namespace
+{
+
+enum Agreement : std::uint8_t
+{
+	unknown,
+	agrees,
+	disagrees,
+};
+
+} // namespace
 
 void require_policy_privilege()
 {
@@ -65,16 +76,36 @@ PolicyList visible_policies()
 	return compiled_policies();
 }
 
-Composition composition_of(const PolicyList &list, const Connection &connection, Oid role)
+Composer begin_composing(const PolicyList &list)
 {
+	Composer composer = {&list, InvalidOid, InvalidOid, nullptr};
+	composer.agreement = static_cast<std::uint8_t *>(
+		palloc_extended(list.enabled + 1, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO));
+	return composer;
+}
+
+Composition compose_next(Composer &composer, const Connection &connection, Oid database,
+                         Oid role)
+{
+	const PolicyList &list = *composer.list;
+	if (database != composer.database || role != composer.role)
+	{
+		composer.database = database;
+		composer.role = role;
+		memset(composer.agreement, 0, list.enabled);
+	}
 	Composition composition = {};
 	for (size_t i = 0;; i++)
 	{
 		i = next_candidate(list.rules, list.policies, list.enabled, connection, i);
 		if (i >= list.enabled)
 			break;
-		if (postgres_agrees(list.rules[i], list.policies[i], connection, role) &&
-		    !add_policy(composition, list.policies[i]))
+		std::uint8_t &agreement = composer.agreement[i];
+		if (agreement == unknown)
+			agreement = postgres_agrees(list.rules[i], list.policies[i], connection, role)
+			                ? agrees
+			                : disagrees;
+		if (agreement == agrees && !add_policy(composition, list.policies[i]))
 			break;
 	}
 	return composition;

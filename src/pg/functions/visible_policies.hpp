@@ -21,9 +21,23 @@ bool read_own_policies(PolicyList *list);
 // The same where possible, else the compiled policies.
 PolicyList visible_policies();
 
-// What a connection of `role` gets from the policies of a list in match order.  Raises
-// errors of the catalogs.
-Composition composition_of(const PolicyList &list, const Connection &connection,
-                           Oid role);
+// Composes what one session after the other gets from a list.
+struct Composer
+{
+	const PolicyList *list;
+	Oid database; // of the last session
+	Oid role;
+	std::uint8_t *agreement; // of each policy with these two: Agreement
+};
+
+// `list` has to be in match order and to outlive the composer.
+Composer begin_composing(const PolicyList &list);
+
+// What the connection gets from the policies.  Its name and that of its database are
+// those of `role` and `database` (InvalidOid: none): regular expressions and groups are
+// asked about again only if these are others than those of the session before it.
+// Raises errors of the catalogs.
+Composition compose_next(Composer &composer, const Connection &connection, Oid database,
+                         Oid role);
 
 } // namespace guard::pg

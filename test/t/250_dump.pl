@@ -27,10 +27,10 @@ sub arrives
 $admin->query(<<'END');
 INSERT INTO keepalive_policy VALUES
 	('app', 10, 'postgres', 'app', '127.0.0.0/8', 'client', true, '60s', '10s', 4, '30.5s',
-		'0.2s', '90s', '5min', 'locked', true, 'it''s "the" app'),
+		'0.2s', '90s', '5min', 'locked', false, true, true, 'it''s "the" app'),
 	('/regex', 20, '/^(a|b)\\d$', '+app', '::/0', 'replication', false, NULL, NULL, NULL, '0',
-		NULL, NULL, NULL, 'ceiling', false, E'two\nlines\\'),
-	('ünï', DEFAULT, NULL, NULL, NULL, NULL, NULL, '0', '0', 0, '0', '0', NULL, NULL, DEFAULT, true, NULL)
+		NULL, NULL, NULL, 'ceiling', true, false, false, E'two\nlines\\'),
+	('ünï', DEFAULT, NULL, NULL, NULL, NULL, NULL, '0', '0', 0, '0', '0', NULL, NULL, DEFAULT, DEFAULT, DEFAULT, true, NULL)
 END
 my $rows = 'SELECT p::text FROM keepalive_policy p ORDER BY name';
 my $policies = $admin->query($rows);

@@ -8,9 +8,9 @@
 // - Code under src/kernel and src/model knows no PostgreSQL header.  It may throw inside.
 // - Code under src/pg may raise PostgreSQL errors.  No object with a destructor lives in
 //   any of its frames: what it takes from C++ are plain structs and arrays.
-// - Every function of src/kernel and src/model that src/pg calls is a door between the two
-//   and is noexcept: it catches what it throws, and returns an outcome or writes to memory
-//   that its caller gives.
+// - Every function of src/kernel and src/model that src/pg calls is a door between
+//   them, and is noexcept: it catches what it throws, and returns an outcome or writes
+//   to memory that its caller gives.
 // - Signal handlers and shared memory hold plain data only.
 //
 // The doors are in these headers:

@@ -64,7 +64,7 @@ $admin->query($_) foreach "BEGIN; GRANT crew TO app; PREPARE TRANSACTION 'p'", "
 reaches('ALTER TABLE ... USING', <<'END', 64);
 ALTER TABLE keepalive_policy ALTER tcp_keepalives_idle TYPE interval USING tcp_keepalives_idle + '1s'
 END
-reaches('ALTER TABLE ... RENAME', 'ALTER TABLE keepalive_policy RENAME TO other', 7200);
+reaches('ALTER TABLE ... RENAME, which leaves the policies in force', 'ALTER TABLE keepalive_policy RENAME TO other', 64);
 reaches('ALTER TABLE ... RENAME back', 'ALTER TABLE other RENAME TO keepalive_policy', 64);
 prepared_reaches('ALTER TABLE ... USING', <<'END', 64, 65);
 ALTER TABLE keepalive_policy ALTER tcp_keepalives_idle TYPE interval USING tcp_keepalives_idle + '1s'

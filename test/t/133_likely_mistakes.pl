@@ -149,7 +149,16 @@ $admin->query('DELETE FROM keepalive_policy');
 # --- cost -----------------------------------------------------------------------------
 
 $node->safe_psql('postgres', <<'END');
-DO $$ BEGIN FOR n IN 1 .. 20000 LOOP EXECUTE format('CREATE ROLE many_%s', n); END LOOP; END $$;
+DO $$
+BEGIN
+	FOR n IN 1 .. 20000 LOOP
+		EXECUTE format('CREATE ROLE many_%s', n);
+		IF n % 500 = 0 THEN
+			COMMIT; -- each role takes locks until then
+		END IF;
+	END LOOP;
+END
+$$;
 END
 my $start = time;
 is_deeply([ warnings_of(q{INSERT INTO keepalive_policy (name, role, keepalive) VALUES ('p', 'Many_19999', true)}) ],

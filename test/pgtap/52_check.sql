@@ -72,6 +72,27 @@ CALL pg_temp.try('no shadow', $$SELECT pg_temp.policy('a', changes => ', client 
 	$$SELECT pg_temp.policy('g', '+test_group', ', database = ''/^template'', priority = 1')$$,
 	$$SELECT pg_temp.policy('h', NULL)$$);
 
+-- Policies that compose: a problem is told of the policy that gives what it is about.
+CALL pg_temp.try('composed', $$SELECT pg_temp.policy('baseline', NULL, ', priority = 1000')$$,
+	$$INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle) VALUES ('a', 'test_app', '15s')$$,
+	$$INSERT INTO keepalive_policy (name, role, client_connection_check_interval) VALUES ('b', '+test_group', '20s')$$,
+	$$INSERT INTO keepalive_policy (name, role, final) VALUES ('exemption', 'test_other', true)$$);
+CALL pg_temp.try('inherited', $$SELECT pg_temp.policy('baseline', NULL, ', priority = 1000, tcp_keepalives_idle = ''400s''')$$,
+	$$INSERT INTO keepalive_policy (name, role, client_connection_check_interval) VALUES ('a', 'test_app', '20s')$$);
+CALL pg_temp.try('given before', $$SELECT pg_temp.policy('baseline', NULL, ', priority = 1000')$$,
+	$$INSERT INTO keepalive_policy (name, priority, tcp_keepalives_interval) VALUES ('first', 1, '10s')$$,
+	$$INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle) VALUES ('a', 'test_app', '8s')$$);
+CALL pg_temp.try('shadow of two', $$SELECT pg_temp.policy('baseline', NULL, ', priority = 1000')$$,
+	$$INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle) VALUES ('a', 1, '15s')$$,
+	$$INSERT INTO keepalive_policy (name, priority, role, dead_after) VALUES ('b', 2, '/^test_', '30s')$$,
+	$$INSERT INTO keepalive_policy (name, role, tcp_keepalives_idle, dead_after) VALUES ('c', 'test_app', '14s', '31s')$$);
+CALL pg_temp.try('shadow final', $$SELECT pg_temp.policy('a', '+test_group', ', priority = 1, final = true')$$,
+	$$INSERT INTO keepalive_policy (name, role, tcp_user_timeout) VALUES ('b', 'test_app', '0')$$);
+CALL pg_temp.try('sets nothing', $$SELECT pg_temp.policy('a')$$,
+	$$SET client_min_messages = error$$,
+	$$INSERT INTO keepalive_policy (name, role) VALUES ('b', '+test_group')$$,
+	$$RESET client_min_messages$$);
+
 CALL pg_temp.try('invalid', $$SELECT pg_temp.policy('p')$$,
 	$$ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard$$,
 	$$UPDATE keepalive_policy SET role = '/['$$);
@@ -98,11 +119,11 @@ CALL pg_temp.try('same rank', $$SELECT pg_temp.policy('a', changes => ', dead_af
 	$$SELECT pg_temp.policy('b', '+test_group')$$, $$SELECT pg_temp.policy('c', 'test_other')$$);
 
 BEGIN;
-SELECT plan(38);
+SELECT plan(45);
 
 PREPARE findings AS SELECT severity, subject, problem FROM found WHERE step = $1 ORDER BY 1, 2, 3;
 SELECT is_empty(format('EXECUTE findings(%L)', step), step || ': there is no finding')
-FROM unnest('{nothing,plan,disabled,no shadow,count is right,replication}'::text[]) AS step;
+FROM unnest('{nothing,plan,disabled,no shadow,composed,count is right,replication}'::text[]) AS step;
 
 CREATE FUNCTION pg_temp.finds(wanted text, severity text, subject text, pattern text) RETURNS text
 LANGUAGE sql AS $$
@@ -127,6 +148,11 @@ SELECT pg_temp.finds(step, severity, subject, pattern) FROM (VALUES
 	('shadow inner group', 'warning', 'policy "b"', '^gives nothing: policy "a" comes first, matches all that it does and gives all that it sets$'),
 	('shadow network', 'warning', 'policy "b"', '^gives nothing: policy "a" comes first, matches all that it does and gives all that it sets$'),
 	('shadow database', 'warning', 'policy "b"', '^gives nothing: policy "a" comes first, matches all that it does and gives all that it sets$'),
+	('inherited', 'info', 'policy "baseline"', '^probes every 00:06:40 do not keep these open: '),
+	('given before', 'warning', 'policy "a"', '^tcp_keepalives_interval \(00:00:10\) is longer than tcp_keepalives_idle \(00:00:08\): '),
+	('shadow of two', 'warning', 'policy "c"', '^gives nothing: policies "a", "b" come first, match all that it does and give all that it sets$'),
+	('shadow final', 'warning', 'policy "b"', '^gives nothing: policy "a" comes first, matches all that it does and is final$'),
+	('sets nothing', 'warning', 'policy "b"', '^gives nothing: it leaves every setting NULL, and is not final$'),
 	('count is moot', 'info', 'policy "p"', '^tcp_user_timeout \(00:00:40\) overrules tcp_keepalives_count \(3\): an idle connection ends after 5 unanswered probes$'),
 	('slow readers', 'warning', 'policy "p"', '^tcp_user_timeout \(00:00:33\) also ends living clients that read nothing for that long; dead_after does not$'),
 	('interval above idle', 'warning', 'policy "p"', '^tcp_keepalives_interval \(00:00:30\) is longer than tcp_keepalives_idle \(00:00:18\): '),
@@ -150,6 +176,9 @@ SELECT results_eq($$EXECUTE findings('short')$$, $$VALUES
 	'short: both problems are found');
 SELECT is(hint, 'UPDATE keepalive_policy SET role = ''test_app'' WHERE name = ''p'';', 'near role: the hint has the role that exists')
 FROM found WHERE step = 'near role';
+SELECT is(hint, 'UPDATE keepalive_policy SET tcp_keepalives_interval = ''8s'' WHERE name = ''first'';',
+	'given before: the hint changes the policy that gives the setting')
+FROM found WHERE step = 'given before';
 SELECT results_eq($$EXECUTE findings('invalid')$$, $$VALUES
 	('error', 'policy "p"', 'not in force: a value is invalid'),
 	('warning', 'keepalive_policy', 'its trigger does not always fire: changes are not checked, or reach the sessions a second later')$$,

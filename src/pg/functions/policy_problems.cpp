@@ -208,8 +208,9 @@ Finding never_matches(const Candidate &policy, const char *table, const char *na
 	return {};
 }
 
-// Of a policy that gives nothing: the policies before it give all that it sets.
-Finding gives_nothing(const Candidates &policies, std::uint32_t position,
+// Of a policy that gives nothing: the policies before it give all that it sets, or one of
+// them is final.
+Finding gives_nothing(const Candidates &policies, std::uint32_t position, bool reached,
                       const char *table, const char *name, const char *removal)
 {
 	const Candidate policy = policies[position];
@@ -222,8 +223,10 @@ Finding gives_nothing(const Candidates &policies, std::uint32_t position,
 	{
 		const Candidate other = policies[i];
 		const Settings &settings = other.policy.settings;
-		if ((!settings.final && (settings.given & policy.policy.settings.given) == 0) ||
-		    !covers_all(other, policy))
+		const bool hinders = reached
+		                         ? (settings.given & policy.policy.settings.given) != 0
+		                         : settings.final;
+		if (!hinders || !covers_all(other, policy))
 			continue;
 		if (count == 0)
 			first_priority = other.policy.priority;
@@ -231,13 +234,22 @@ Finding gives_nothing(const Candidates &policies, std::uint32_t position,
 		                 other.policy.name);
 		// Otherwise the other one would give nothing.
 		may_come_first = may_come_first && !covers_all(policy, other);
+		if (!reached)
+			break;
 	}
-	const char *problem =
-		psprintf(count == 1 ? "gives nothing: policy %s comes first, matches all that it "
-	                          "does and gives all that it sets"
-	                        : "gives nothing: policies %s come first, match all that it "
-	                          "does and give all that it sets",
-	             earlier.data);
+	const char *problem;
+	if (!reached)
+		problem = psprintf("gives nothing: policy %s comes first, matches all that it "
+		                   "does and is final",
+		                   earlier.data);
+	else if (count == 1)
+		problem = psprintf("gives nothing: policy %s comes first, matches all that it "
+		                   "does and gives all that it sets",
+		                   earlier.data);
+	else
+		problem = psprintf("gives nothing: policies %s come first, match all that it "
+		                   "does and give all that it sets",
+		                   earlier.data);
 	if (may_come_first && first_priority > PG_INT32_MIN)
 		return {problem, psprintf("UPDATE %s SET priority = %d WHERE name = %s;", table,
 		                          first_priority - 1, name)};
@@ -264,7 +276,7 @@ Finding finding(const Candidates &policies, std::uint32_t position,
 		return found;
 	if (policy.policy.settings.given == 0)
 		return {"gives nothing: it leaves every setting NULL, and is not final", removal};
-	return gives_nothing(policies, position, table, name, removal);
+	return gives_nothing(policies, position, guarantee.reached, table, name, removal);
 }
 
 // {"setting": "policy", ...}: what a change of this policy could not change.

@@ -82,10 +82,11 @@ Span persist_gives_up(const DetectionSettings &settings, const KernelLimits &lim
 	const Millis latest =
 		(limits.tcp_retries2 + 1) * late(longest_persist_period(limits, rto));
 	// A window closed over data in flight is probed by retransmission:
-	// tcp_rtx_probe0_timed_out().
-	const Millis shrunk = 2 * limits.rto_max + late(limits.rto_max);
-	const Span without_user_timeout = {std::min(earliest, 2 * limits.rto_max),
-	                                   std::max(latest, shrunk)};
+	// tcp_rtx_probe0_timed_out() counts from the last answer, which may be a period old.
+	const Millis period = late(limits.rto_max);
+	const Span without_user_timeout = {
+		std::min(earliest, std::max<Millis>(2 * limits.rto_max - period, 0)),
+		std::max(latest, 2 * limits.rto_max + period)};
 	if (settings.user_timeout_ms == 0)
 		return without_user_timeout;
 	// It counts from the timer's first firing, whether or not probes are answered, and
@@ -140,10 +141,12 @@ Detection detection(const DetectionSettings &settings, const KernelLimits &limit
 	result.working = first_of(learnt_at_work(keepalive, settings), guard_idle);
 	result.in_flight = first_of(retransmission, guard_in_flight);
 	result.busy = first_of(learnt_at_work(retransmission, settings), guard_in_flight);
-	result.stalled = first_of(
-		first_of(persist_gives_up(settings, limits, rto),
-	             guard_gives_up(settings, late(longest_persist_period(limits, rto)))),
-		stall_timeout(settings));
+	// Into a window that is open a little, the probe is data (tcp_write_wakeup), and only
+	// its retransmission is a question.
+	const Duration stalled_question = late(limits.rto_max) + first_retransmission;
+	result.stalled = first_of(first_of(persist_gives_up(settings, limits, rto),
+	                                   guard_gives_up(settings, stalled_question)),
+	                          stall_timeout(settings));
 
 	const Span written_late = {sooner(keepalive.earliest, retransmission.earliest),
 	                           sum(keepalive.latest, retransmission.latest)};

@@ -174,6 +174,21 @@ Window shrunk_window_gives_up(const ConnectionSnapshot &snapshot,
 	        next.latest + 2 * limits.rto_max + late(limits.rto_max)};
 }
 
+// tcp_write_wakeup(): into a window that is open, but too little for the data that waits,
+// the persist timer sends a part of it.  Retransmission is in charge then.
+bool probes_with_data(const ConnectionSnapshot &snapshot)
+{
+	return snapshot.timer == Timer::persist && snapshot.snd_wnd.value_or(0) > 0;
+}
+
+ConnectionSnapshot after_data_probe(ConnectionSnapshot snapshot)
+{
+	snapshot.timer = Timer::retransmit;
+	snapshot.expires = snapshot.rto;
+	snapshot.retransmits = snapshot.backoff = 0;
+	return snapshot;
+}
+
 // tcp_probe_timer(): the user timeout comes on top of tcp_retries2 here.
 Window persist_gives_up(const ConnectionSnapshot &snapshot,
                         const DetectionSettings &settings, const KernelLimits &limits)
@@ -183,6 +198,9 @@ Window persist_gives_up(const ConnectionSnapshot &snapshot,
 		return persist_period(snapshot.rto, backoff, limits);
 	};
 	const Window next = fires(snapshot, period(snapshot.backoff));
+	if (probes_with_data(snapshot))
+		return next +
+		       retransmission_gives_up(after_data_probe(snapshot), settings, limits);
 	Window result = next;
 	for (int probes = snapshot.probes; probes < limits.tcp_retries2; ++probes)
 	{
@@ -205,6 +223,46 @@ Window persist_gives_up(const ConnectionSnapshot &snapshot,
 	        std::min(result.latest, std::max(next.latest, left + late(left)))};
 }
 
+// Whether the last data was sent after the last receipt.  tcp_event_data_sent() notes the
+// time of retransmissions too, in the same jiffies as receipts: an answer within the same
+// jiffy is an answer.
+bool data_unanswered(const ConnectionSnapshot &snapshot)
+{
+	return !snapshot.last_data_sent || *snapshot.last_data_sent < silent_for(snapshot);
+}
+
+// tcp_ack() clears tcpi_probes.
+bool probe_unanswered(const ConnectionSnapshot &snapshot,
+                      const DetectionSettings &settings, const KernelLimits &limits)
+{
+	if (snapshot.probes == 0)
+		return false;
+	// What is in flight was sent after the probes.
+	if (snapshot.unacked > 0)
+		return data_unanswered(snapshot);
+	if (snapshot.last_data_recv >= snapshot.last_ack_recv)
+		return true;
+
+	// Data has come since the last ACK.  The fast path of tcp_rcv_established() does not
+	// call tcp_ack(), so the probes may have been sent before it or after it.  The timer
+	// was armed when the last one was sent, unless it fires late.
+	if (snapshot.probes == snapshot.answered_probes)
+		return false;
+	switch (snapshot.timer)
+	{
+	case Timer::persist:
+		return snapshot.last_data_recv >
+		       persist_period(snapshot.rto, snapshot.backoff, limits) - snapshot.expires;
+	case Timer::keepalive:
+		// A probe is sent after `idle` of silence.
+		return snapshot.last_data_recv >= Millis{settings.idle_s} * 1000 +
+		                                      Millis{settings.interval_s} * 1000 -
+		                                      snapshot.expires;
+	default:
+		return false;
+	}
+}
+
 struct Asked
 {
 	bool already;
@@ -215,11 +273,15 @@ struct Asked
 std::optional<Asked> asked(const ConnectionSnapshot &snapshot,
                            const DetectionSettings &settings, const KernelLimits &limits)
 {
-	if (asking(snapshot))
+	if (asking(snapshot, settings, limits))
 	{
-		if (snapshot.asked_for)
-			return Asked{true, {*snapshot.asked_for, *snapshot.asked_for}};
 		Window since{0, silent_for(snapshot)};
+		if (snapshot.asked_for)
+		{
+			// It may be of the question before this one.
+			const Millis asked_for = std::min(*snapshot.asked_for, since.latest);
+			return Asked{true, {asked_for, asked_for}};
+		}
 		if (snapshot.timer == Timer::keepalive)
 		{
 			const Millis interval = Millis{settings.interval_s} * 1000;
@@ -239,8 +301,12 @@ std::optional<Asked> asked(const ConnectionSnapshot &snapshot,
 				                                         limits);
 							   })
 					.earliest;
-		else if (snapshot.timer == Timer::retransmit && snapshot.retransmits > 0)
-			since.earliest = since_first_retransmission(snapshot, limits).earliest;
+		else if (snapshot.timer == Timer::retransmit)
+			since.earliest =
+				std::max(snapshot.retransmits > 0
+			                 ? since_first_retransmission(snapshot, limits).earliest
+			                 : 0,
+			             snapshot.last_data_sent.value_or(0));
 		since.latest = std::max<Millis>(since.latest, 0);
 		since.earliest = std::min(since.earliest, since.latest);
 		return Asked{true, since};
@@ -250,12 +316,20 @@ std::optional<Asked> asked(const ConnectionSnapshot &snapshot,
 	case Timer::retransmit:
 	{
 		Window next = fires(snapshot, snapshot.rto);
-		next.latest += late(snapshot.rto);
+		// What fires now may be a tail-loss probe that sends new data
+		// (tcp_send_loss_probe), and the RTO comes after it.
+		if (snapshot.backoff == 0)
+			next.latest += late(snapshot.rto);
 		return Asked{false, next};
 	}
 	case Timer::persist:
-		return Asked{false, fires(snapshot, persist_period(snapshot.rto, snapshot.backoff,
-		                                                   limits))};
+	{
+		Window next =
+			fires(snapshot, persist_period(snapshot.rto, snapshot.backoff, limits));
+		if (probes_with_data(snapshot))
+			next.latest += 2 * late(snapshot.rto); // a tail-loss probe may come before
+		return Asked{false, next};
+	}
 	default:
 		if (!settings.keepalive)
 			return std::nullopt;
@@ -318,7 +392,8 @@ Span kernel_gives_up(const ConnectionSnapshot &snapshot,
 	}
 }
 
-Health health(const ConnectionSnapshot &snapshot)
+Health health(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
+              const KernelLimits &limits)
 {
 	switch (snapshot.state)
 	{
@@ -332,10 +407,14 @@ Health health(const ConnectionSnapshot &snapshot)
 	default:
 		break;
 	}
-	if (snapshot.timer == Timer::retransmit && snapshot.retransmits > 0)
-		return Health::retransmitting;
-	if (snapshot.probes > 0)
-		return Health::probing;
+	if (asking(snapshot, settings, limits))
+	{
+		if (snapshot.timer == Timer::retransmit &&
+		    (snapshot.retransmits > 0 || zero_window(snapshot)))
+			return Health::retransmitting;
+		if (snapshot.probes > 0)
+			return Health::probing;
+	}
 	return zero_window(snapshot) ? Health::zero_window : Health::alive;
 }
 
@@ -356,9 +435,14 @@ Millis silent_for(const ConnectionSnapshot &snapshot) noexcept
 	return std::min(snapshot.last_data_recv, snapshot.last_ack_recv);
 }
 
-bool asking(const ConnectionSnapshot &snapshot) noexcept
+bool asking(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
+            const KernelLimits &limits) noexcept
 {
-	return snapshot.probes > 0 || snapshot.retransmits > 0 || snapshot.retransmitted > 0;
+	// In a window that was closed over data in flight, the retransmissions are window
+	// probes (tcp_retransmit_timer): they are answered, but stay out.
+	const bool retransmitted = snapshot.retransmits > 0 || snapshot.retransmitted > 0;
+	return (retransmitted && data_unanswered(snapshot)) ||
+	       probe_unanswered(snapshot, settings, limits);
 }
 
 bool zero_window(const ConnectionSnapshot &snapshot) noexcept
@@ -393,8 +477,9 @@ Verdict verdict(const ConnectionSnapshot &snapshot, const DetectionSettings &set
 {
 	if (snapshot.state == TcpState::close)
 		return {Health::dead, {0, 0}};
-	return {health(snapshot), first_of(kernel_gives_up(snapshot, settings, limits),
-	                                   guard_gives_up(snapshot, settings, limits))};
+	return {health(snapshot, settings, limits),
+	        first_of(kernel_gives_up(snapshot, settings, limits),
+	                 guard_gives_up(snapshot, settings, limits))};
 }
 
 } // namespace guard

@@ -38,14 +38,17 @@ struct ConnectionSnapshot
 	Millis rto;                           // tcpi_rto, with the back-off in it
 	std::uint32_t unacked;                // tcpi_unacked, packets
 	std::uint32_t retransmitted;          // tcpi_retrans, packets
+	Duration last_data_sent;              // ago, where it is known; see asking()
 	Millis last_data_recv;                // ago
 	Millis last_ack_recv;                 // ago
 	std::optional<std::uint32_t> snd_wnd; // bytes, where the kernel has it
 	// Since the first retransmission on timeout of those that are unanswered, where it
 	// is known (since_first_timeout()).
 	Duration since_first_timeout;
+	// The value of `probes` that the watcher has seen answered by data; 0: none.
+	int answered_probes;
 	// For how long asking() and zero_window() have held without interruption and without
-	// anything received, where somebody has watched.
+	// anything received, where the watcher has seen it.
 	Duration asked_for;
 	Duration stalled_for;
 };
@@ -68,11 +71,12 @@ Duration since_first_timeout(const TcpInfo &info) noexcept;
 // (keepalive_time_elapsed).
 Millis silent_for(const ConnectionSnapshot &snapshot) noexcept;
 
-// Whether the kernel waits for an answer: probes or retransmissions are out that
-// nothing received has answered.  Silence counts for dead_after only while this holds,
-// and from the moment it began.  That keepalive probes are out still counts when data
-// is written later, since only an ACK clears tcpi_probes.
-bool asking(const ConnectionSnapshot &snapshot) noexcept;
+// Whether the kernel waits for an answer: the last probe or retransmission was sent after
+// the last receipt.  A peer that has answered it is alive, however long the kernel takes
+// until it asks again.  Silence counts for dead_after only while this holds, and from the
+// moment it began.
+bool asking(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
+            const KernelLimits &limits) noexcept;
 
 // Whether data waits for the peer to open its window.
 bool zero_window(const ConnectionSnapshot &snapshot) noexcept;

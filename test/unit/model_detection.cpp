@@ -214,7 +214,7 @@ TEST(Detection, DeadAfterEndsEveryBackend)
 	EXPECT_EQ(d.busy.latest, d.in_flight.latest);
 	EXPECT_EQ(*d.idle.earliest, 20000);
 	// A stalled peer is probed every two minutes only.
-	EXPECT_EQ(*d.stalled.latest, late(120000) + 22000);
+	EXPECT_EQ(*d.stalled.latest, late(120000) + 2 * late(200) + 22000);
 	EXPECT_EQ(*d.late_write.latest, late(75000) + 2 * late(200) + 22000);
 
 	w.stall_timeout_ms = 30000;

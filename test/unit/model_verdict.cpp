@@ -81,6 +81,7 @@ class Simulation
 			else
 			{
 				++snapshot.probes;
+				asked = now;
 				if (now < vanishes)
 					receive();
 				arm(settings.interval_s * 1000);
@@ -95,8 +96,8 @@ class Simulation
 	{
 		snapshot.timer = Timer::retransmit;
 		snapshot.unacked = 1;
-		received = now - between(0, 100000);
-		vanishes = now;
+		received = now - between(1, 100000);
+		vanishes = data_sent = now;
 		const Millis original = snapshot.rto;
 		if (between(0, 1))
 		{
@@ -127,6 +128,7 @@ class Simulation
 				break;
 			if (snapshot.retransmits == 0)
 				stamp = now;
+			asked = data_sent = now;
 			++snapshot.retransmits;
 			++snapshot.backoff;
 			snapshot.rto = std::min(snapshot.rto * 2, limits.rto_max);
@@ -157,6 +159,7 @@ class Simulation
 			if (snapshot.probes >= limits.tcp_retries2)
 				break;
 			++snapshot.probes;
+			asked = now;
 			if (snapshot.backoff < limits.tcp_retries2)
 				++snapshot.backoff;
 			if (now < vanishes)
@@ -167,6 +170,42 @@ class Simulation
 				when =
 					std::clamp<Millis>(settings.user_timeout_ms - (now - stamp), 8, when);
 			arm(when);
+		}
+		dead = true;
+	}
+
+	// The peer has closed its window over data in flight, and disappears after a while:
+	// tcp_retransmit_timer(), tcp_rtx_probe0_timed_out().
+	void run_shrunk_window()
+	{
+		snapshot.timer = Timer::retransmit;
+		snapshot.unacked = 3;
+		snapshot.snd_wnd = 0;
+		received = data_sent = now;
+		vanishes = now + between(0, 4 * limits.rto_max);
+		const Millis stamp = now;
+		arm(snapshot.rto);
+		for (;;)
+		{
+			look_until(fires);
+			const Millis user_timeout = settings.user_timeout_ms;
+			const Millis timeout = user_timeout
+			                           ? std::min(2 * limits.rto_max, user_timeout)
+			                           : 2 * limits.rto_max;
+			if (user_timeout && now - stamp > user_timeout)
+				break;
+			if (expires - received > timeout && now - stamp > timeout)
+				break;
+			snapshot.retransmitted = 1;
+			asked = data_sent = now;
+			if (now < vanishes)
+				receive();
+			++snapshot.backoff;
+			snapshot.rto = std::min(snapshot.rto * 2, limits.rto_max);
+			const Millis left = user_timeout - (now - stamp);
+			arm(!user_timeout ? snapshot.rto
+			    : left <= 0   ? 1
+			                  : std::min(snapshot.rto, left));
 		}
 		dead = true;
 	}
@@ -187,7 +226,7 @@ class Simulation
 		}
 		const Detection d = detection(settings, limits, 400);
 		const Span &whole = snapshot.timer == Timer::keepalive ? d.idle
-		                    : snapshot.timer == Timer::persist ? d.stalled
+		                    : zero_window(snapshot)            ? d.stalled
 		                                                       : d.in_flight;
 		ASSERT_LE(*whole.earliest, end - vanishes);
 		ASSERT_GE(*whole.latest, end - vanishes);
@@ -240,14 +279,16 @@ class Simulation
 		for (int i = 0; i < 3; ++i)
 		{
 			const Millis at = between(now, std::max(now, until));
-			if (at < vanishes)
-				continue;
 			snapshot.expires = std::max<Millis>(expires - at, 0);
 			snapshot.last_ack_recv = at - received;
+			snapshot.last_data_sent = at - data_sent;
 			if (first_timeout)
 				snapshot.since_first_timeout = at - *first_timeout;
 			snapshot.last_data_recv = at - received + between(0, 1000);
-			looks.push_back({at, snapshot});
+			EXPECT_EQ(asking(snapshot, settings, limits), asked > received)
+				<< describe({at, snapshot});
+			if (at >= vanishes)
+				looks.push_back({at, snapshot});
 		}
 		now = until;
 	}
@@ -257,6 +298,7 @@ class Simulation
 	std::mt19937 random;
 	ConnectionSnapshot snapshot{};
 	Millis now = 1000000, received = 0, expires = 0, fires = 0, vanishes = 0;
+	Millis asked = 0, data_sent = 0; // the last question, the last data
 	bool dead = false;
 	Duration first_timeout;
 	std::vector<Seen> looks;
@@ -361,6 +403,21 @@ TEST(Simulated, ZeroWindowEndsWithinTheVerdict)
 				}
 }
 
+TEST(Simulated, WindowClosedOverDataInFlight)
+{
+	for (unsigned seed = 0; seed < 200; ++seed)
+		for (const Millis rto_max : {1000, 10000, 120000})
+			for (const int user_timeout : {0, 2500, 30000})
+			{
+				Simulation s(detection_settings_of(7200, 75, 9, user_timeout),
+				             {15, rto_max}, seed);
+				s.run_shrunk_window();
+				s.check();
+				if (HasFatalFailure())
+					return;
+			}
+}
+
 TEST(Verdict, HasTheExpectedHealth)
 {
 	const DetectionSettings w = detection_settings_of(10, 2, 3);
@@ -387,8 +444,18 @@ TEST(Verdict, HasTheExpectedHealth)
 					  l.unacked = 1;
 					  l.retransmits = 2;
 					  l.probes = 1;
+					  l.last_data_sent = 4000;
 				  }),
 	          Health::retransmitting);
+	EXPECT_EQ(health(
+				  [](ConnectionSnapshot &l)
+				  {
+					  l.timer = Timer::retransmit;
+					  l.unacked = 1;
+					  l.retransmits = 2;
+					  l.last_data_sent = 5000; // answered
+				  }),
+	          Health::alive);
 	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.timer = Timer::persist; }),
 	          Health::zero_window);
 	EXPECT_EQ(health(
@@ -406,6 +473,20 @@ TEST(Verdict, HasTheExpectedHealth)
 					  l.snd_wnd = 0;
 				  }),
 	          Health::zero_window);
+	const auto shrunk = [&](Millis last_data_sent)
+	{
+		return health(
+			[&](ConnectionSnapshot &l)
+			{
+				l.timer = Timer::retransmit;
+				l.unacked = 3;
+				l.snd_wnd = 0;
+				l.retransmitted = 1;
+				l.last_data_sent = last_data_sent;
+			});
+	};
+	EXPECT_EQ(shrunk(5000), Health::zero_window);    // answered
+	EXPECT_EQ(shrunk(4000), Health::retransmitting); // not answered
 	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.snd_wnd = 0; }), Health::alive);
 	for (const TcpState s : {TcpState::close_wait, TcpState::last_ack, TcpState::closing})
 		EXPECT_EQ(health([s](ConnectionSnapshot &l) { l.state = s; }),
@@ -474,7 +555,9 @@ TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelProbes)
 	EXPECT_EQ(*gives_up_in.earliest, 10000);
 	EXPECT_EQ(*gives_up_in.latest, 12000);
 
-	snapshot.asked_for = 31000;
+	snapshot.asked_for = 31000; // of an earlier question
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 8000);
+	snapshot.last_data_recv = snapshot.last_ack_recv = 42000;
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 0);
 
 	// The watcher is off: only the kernel counts.
@@ -492,8 +575,34 @@ TEST(Verdict, DeadAfterIgnoresSilenceBeforeTheFirstProbe)
 	snapshot.timer = Timer::retransmit;
 	snapshot.unacked = 1;
 	snapshot.expires = 100;
-	EXPECT_FALSE(asking(snapshot));
+	EXPECT_FALSE(asking(snapshot, w, usual));
 	EXPECT_GE(*verdict(snapshot, w, usual).gives_up_in.earliest, 30000);
+}
+
+// The persist timer sends data into a window that is open a little, which makes it a
+// retransmission timer.
+TEST(Verdict, APartlyOpenWindowIsProbedWithData)
+{
+	DetectionSettings w = detection_settings_of(10, 75, 9);
+	w.dead_after_ms = 2000;
+	w.watch_interval_ms = 200;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::persist;
+	snapshot.rto = 1000;
+	snapshot.backoff = 4;
+	snapshot.expires = 3000;
+	snapshot.snd_wnd = 0;
+	const Span closed = verdict(snapshot, w, usual).gives_up_in;
+	snapshot.snd_wnd = 700;
+	const Span open = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*open.earliest, *closed.earliest);
+	EXPECT_EQ(*open.latest, *closed.latest + 2 * late(1000));
+
+	// The kernel's own verdict: retransmission for as long as tcp_retries2 allows.
+	w.dead_after_ms = 0;
+	const Span kernel = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_GE(*kernel.earliest, 3000 + retransmission_limit(usual));
+	EXPECT_LE(*kernel.latest, late(16000) + *detection(w, usual, 1000).in_flight.latest);
 }
 
 TEST(Verdict, StallTimeoutLimitsAZeroWindow)
@@ -511,22 +620,104 @@ TEST(Verdict, StallTimeoutLimitsAZeroWindow)
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 12000);
 }
 
-TEST(Verdict, AskingIncludesEveryKindOfProbe)
+bool asks(const ConnectionSnapshot &snapshot)
+{
+	return asking(snapshot, detection_settings_of(2, 8, 9), usual);
+}
+
+// Silent for 5 s.
+TEST(Asking, IncludesEveryKindOfProbe)
 {
 	const ConnectionSnapshot idle = alive_and_idle();
-	EXPECT_FALSE(asking(idle));
+	EXPECT_FALSE(asks(idle));
 	ConnectionSnapshot snapshot = idle;
 	snapshot.probes = 1;
-	EXPECT_TRUE(asking(snapshot));
+	EXPECT_TRUE(asks(snapshot));
 	snapshot = idle;
 	snapshot.retransmits = 1;
-	EXPECT_TRUE(asking(snapshot));
+	EXPECT_TRUE(asks(snapshot));
 	snapshot = idle;
 	snapshot.retransmitted = 1;
-	EXPECT_TRUE(asking(snapshot));
+	EXPECT_TRUE(asks(snapshot));
 	snapshot = idle;
 	snapshot.last_ack_recv = 100;
 	EXPECT_EQ(silent_for(snapshot), 100);
+}
+
+TEST(Asking, ARetransmissionIsAnsweredByALaterReceipt)
+{
+	for (const bool shrunk : {false, true})
+	{
+		ConnectionSnapshot snapshot = alive_and_idle();
+		snapshot.timer = Timer::retransmit;
+		snapshot.unacked = 3;
+		snapshot.retransmitted = 1;
+		snapshot.retransmits = shrunk ? 0 : 4;
+		snapshot.snd_wnd = shrunk ? 0 : 65535;
+		snapshot.last_data_sent = 4996;
+		EXPECT_TRUE(asks(snapshot));
+		snapshot.last_data_sent = 5000; // within the same jiffy
+		EXPECT_FALSE(asks(snapshot));
+		snapshot.last_data_sent = 60000;
+		EXPECT_FALSE(asks(snapshot));
+		snapshot.last_data_recv = 100000;
+		EXPECT_FALSE(asks(snapshot));
+		snapshot.last_ack_recv = 60004;
+		EXPECT_TRUE(asks(snapshot));
+	}
+}
+
+// The kernel's fast path receives data without clearing tcpi_probes.
+TEST(Asking, DataAnswersAProbeThatTheKernelStillCounts)
+{
+	// Idle 2 s, interval 8 s.  The last ACK 9 s ago, the probe 7 s ago, data 5 s ago.
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.probes = 1;
+	snapshot.last_ack_recv = 9000;
+	snapshot.expires = 1000;
+	EXPECT_FALSE(asks(snapshot));
+	// The data 9.5 s ago, then the probe.
+	snapshot.last_data_recv = 9500;
+	snapshot.last_ack_recv = 20000;
+	EXPECT_TRUE(asks(snapshot));
+	// Without any data since the last ACK the probe is not answered, whenever it was
+	// sent.
+	snapshot.last_data_recv = 5000;
+	snapshot.last_ack_recv = 5000;
+	EXPECT_TRUE(asks(snapshot));
+	snapshot.timer = Timer::off;
+	EXPECT_TRUE(asks(snapshot));
+}
+
+TEST(Asking, ALateTimerDoesNotMakeAnAnsweredProbeUnanswered)
+{
+	// The timer was set anew after the data, for what was left of two hours, and is late.
+	ConnectionSnapshot snapshot = alive_and_idle();
+	const DetectionSettings w = detection_settings_of(7200, 10, 9);
+	snapshot.probes = 1;
+	snapshot.last_data_recv = 7200000 + 60000;
+	snapshot.last_ack_recv = 20000000;
+	snapshot.expires = 0;
+	snapshot.answered_probes = 1;
+	EXPECT_FALSE(asking(snapshot, w, usual));
+	snapshot.probes = 2;
+	EXPECT_TRUE(asking(snapshot, w, usual));
+}
+
+TEST(Asking, DataAnswersAWindowProbe)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::persist;
+	snapshot.rto = 200;
+	snapshot.backoff = 6; // 12.8 s
+	snapshot.expires = 12800 - 6000;
+	snapshot.probes = 1;
+	snapshot.last_ack_recv = 20000;
+	EXPECT_FALSE(asks(snapshot)); // the probe 6 s ago, the data 5 s ago
+	snapshot.expires = 12800 - 4000;
+	EXPECT_TRUE(asks(snapshot));
+	snapshot.answered_probes = 1;
+	EXPECT_FALSE(asks(snapshot));
 }
 
 // What the kernel may report while timers and options change concurrently.
@@ -553,6 +744,9 @@ TEST(Verdict, IsConsistentForRandomInput)
 		snapshot.last_ack_recv = pick({0, 5000, UINT32_MAX});
 		if (random() % 2)
 			snapshot.snd_wnd = static_cast<std::uint32_t>(pick({0, 65535}));
+		if (random() % 2)
+			snapshot.last_data_sent = pick({0, 5000, UINT32_MAX});
+		snapshot.answered_probes = static_cast<int>(pick({0, 1, 255}));
 		if (random() % 2)
 			snapshot.asked_for = snapshot.stalled_for = pick({0, 1000, INT32_MAX});
 		DetectionSettings w = detection_settings_of(

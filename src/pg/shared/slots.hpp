@@ -65,14 +65,15 @@ struct PeerObservation
 {
 	std::int32_t pid;
 	std::int64_t started;
-	std::int64_t asked_since;   // the kernel asks, and nothing was received
-	std::int64_t stalled_since; // the window is closed, and nothing was acknowledged
-	std::uint64_t bytes_acked;  // at stalled_since
-	WatcherVerdict verdict;     // published before the backend is signalled
-	std::uint8_t signals;       // how often it was signalled
-	bool found;                 // the kernel has shown the socket
-	std::uint8_t would_end;     // bit per WatcherVerdict: log_only has told of it
-	std::int64_t signalled;     // when, last
+	std::int64_t asked_since;     // the kernel asks, and nothing was received
+	std::int64_t stalled_since;   // the window is closed, and nothing was acknowledged
+	std::uint64_t bytes_acked;    // at stalled_since
+	std::uint8_t answered_probes; // see ConnectionSnapshot
+	WatcherVerdict verdict;       // published before the backend is signalled
+	std::uint8_t signals;         // how often it was signalled
+	bool found;                   // the kernel has shown the socket
+	std::uint8_t would_end;       // bit per WatcherVerdict: log_only has told of it
+	std::int64_t signalled;       // when, last
 };
 
 struct alignas(64) Slot

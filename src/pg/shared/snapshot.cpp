@@ -40,6 +40,8 @@ ConnectionSnapshot snapshot_of(const SocketFacts &facts, const Session &session,
 	snapshot.rto = info.rto / 1000;
 	snapshot.unacked = info.unacked;
 	snapshot.retransmitted = info.retrans;
+	if (info.received > 0)
+		snapshot.last_data_sent = info.last_data_sent;
 	snapshot.last_data_recv = info.last_data_recv;
 	snapshot.last_ack_recv = info.last_ack_recv;
 	if (has_field(info, snd_wnd))
@@ -50,6 +52,7 @@ ConnectionSnapshot snapshot_of(const SocketFacts &facts, const Session &session,
 	if (observation.started == session.started && observation.pid == session.pid)
 	{
 		const std::int64_t now = monotonic_ms();
+		snapshot.answered_probes = observation.answered_probes;
 		if (observation.asked_since != 0)
 			snapshot.asked_for = now - observation.asked_since;
 		if (observation.stalled_since != 0)

@@ -3,6 +3,7 @@
 #include "pg/worker/watcher.hpp"
 
 #include "kernel/read_sockets.hpp"
+#include "model/effective.hpp"
 #include "pg/clock.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared/events.hpp"
@@ -25,9 +26,9 @@ namespace guard::pg
 namespace
 {
 
-// How long a backend has to end.  One that has been computing while its send buffer was
-// full blocks in sending its farewell, where only another SIGTERM gets it out
-// (ProcessClientWriteInterrupt); after that it is in a place that has no way out.
+// How long a backend has to exit.  One that has been computing while its send buffer was
+// full blocks in sending its last message, where only another SIGTERM ends it
+// (ProcessClientWriteInterrupt).  If it is still there after that, nothing ends it.
 constexpr std::int64_t patience_ms = 5000;
 constexpr std::uint8_t most_signals = 2;
 
@@ -108,8 +109,8 @@ bool read_facts(const SocketId *wanted, std::uint32_t count, SocketFacts *answer
 		ereport(LOG,
 		        (errmsg("keepalive_guard: could not read sockets from the kernel: %s",
 		                outcome.message),
-		         errdetail("dead_after and stall_timeout are without effect as long "
-		                   "as this lasts.")));
+		         errdetail("dead_after and stall_timeout are not enforced until this is "
+		                   "resolved.")));
 	logged = outcome.kind != ReadOutcome::ok;
 	return !logged;
 }
@@ -121,7 +122,7 @@ std::uint8_t bit(WatcherVerdict verdict)
 
 // What is known of the peer after a look, by what was known before.
 PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_seen,
-                         std::int64_t now)
+                         std::int64_t now, const KernelLimits &limits)
 {
 	PeerObservation observation = {};
 	if (!watched.slot->observation.read(observation) ||
@@ -149,8 +150,13 @@ PeerObservation observed(const WatchedSession &watched, const SocketFacts &now_s
 
 	const ConnectionSnapshot snapshot =
 		snapshot_of(now_seen, watched.session, observation);
+	const DetectionSettings settings =
+		detection_settings_of(watched.session.in_force, watched.session.keepalive,
+	                          watched.wanted.settings, watch_interval);
 	const std::int64_t last_receipt = now - silent_for(snapshot);
-	if (!asking(snapshot))
+	const bool asks = asking(snapshot, settings, limits);
+	observation.answered_probes = asks ? 0 : now_seen.info.probes;
+	if (!asks)
 		observation.asked_since = 0;
 	else if (observation.asked_since == 0 ||
 	         last_receipt > observation.asked_since + rounding_ms)
@@ -217,23 +223,22 @@ void log_ending(const WatchedSession &watched, const PeerObservation &observatio
 	const ComposedSettings &settings = watched.wanted.settings;
 	if (observation.verdict == WatcherVerdict::dead_after)
 		ereport(
-			LOG,
-			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
-		            "left the kernel without an answer for %.3f s (dead_after %.3f s "
+			DEBUG1,
+			(errmsg("keepalive_guard: terminating session with PID %d: client has not "
+		            "answered for %.3f s (dead_after %.3f s "
 		            "of policy \"%s\")",
 		            watched.session.pid, seconds(now - observation.asked_since),
 		            seconds(settings.dead_after_ms()),
 		            watched.wanted.source_of(item_dead_after)),
 		     evidence(watched, seen)));
 	else
-		ereport(
-			LOG,
-			(errmsg("keepalive_guard: terminating session with PID %d: its client has "
-		            "read nothing for %.3f s (stall_timeout %.3f s of policy \"%s\")",
-		            watched.session.pid, seconds(now - observation.stalled_since),
-		            seconds(settings.stall_timeout_ms()),
-		            watched.wanted.source_of(item_stall_timeout)),
-		     evidence(watched, seen)));
+		ereport(DEBUG1,
+		        (errmsg("keepalive_guard: terminating session with PID %d: client has "
+		                "read nothing for %.3f s (stall_timeout %.3f s of policy \"%s\")",
+		                watched.session.pid, seconds(now - observation.stalled_since),
+		                seconds(settings.stall_timeout_ms()),
+		                watched.wanted.source_of(item_stall_timeout)),
+		         evidence(watched, seen)));
 }
 
 void terminate(const WatchedSession &watched, PeerObservation observation,
@@ -248,7 +253,7 @@ void terminate(const WatchedSession &watched, PeerObservation observation,
 		                watched.session.pid)));
 }
 
-// A backend that was told to end has not ended yet.
+// A backend that got SIGTERM has not exited yet.
 void insist(const WatchedSession &watched, PeerObservation observation, std::int64_t now)
 {
 	if (observation.signals > most_signals || now - observation.signalled < patience_ms)
@@ -260,14 +265,14 @@ void insist(const WatchedSession &watched, PeerObservation observation, std::int
 	}
 	observation.signals++;
 	watched.slot->observation.write(observation);
-	ereport(LOG,
-	        (errmsg("keepalive_guard: session with PID %d has not ended %lld s after it "
-	                "was told to",
-	                watched.session.pid,
-	                static_cast<long long>(most_signals * patience_ms / 1000)),
-	         errdetail("It is where PostgreSQL does not look at signals: in code that "
-	                   "holds a lightweight lock or does not check for interrupts, or in "
-	                   "the kernel.")));
+	ereport(LOG, (errmsg("keepalive_guard: session with PID %d did not exit within "
+	                     "%lld s of SIGTERM",
+	                     watched.session.pid,
+	                     static_cast<long long>(most_signals * patience_ms / 1000)),
+	              errdetail(
+					  "It executes code that does not process signals: code that holds a "
+					  "lightweight lock or does not check for interrupts, or the "
+					  "kernel's.")));
 }
 
 // Logs, records and counts what a policy that is log_only would have ended: once for each
@@ -309,9 +314,10 @@ void tell_would_end(const WatchedSession &watched, PeerObservation &observation,
 	               source_log_stall_timeout);
 }
 
-void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_t now)
+void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_t now,
+             const KernelLimits &limits)
 {
-	PeerObservation observation = observed(watched, seen, now);
+	PeerObservation observation = observed(watched, seen, now, limits);
 	if (observation.verdict != WatcherVerdict::none)
 	{
 		insist(watched, observation, now);
@@ -327,7 +333,7 @@ void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_
 	if (!read_facts(&watched.session.socket, 1, &at_last))
 		return;
 	now = monotonic_ms();
-	observation = observed(watched, at_last, now);
+	observation = observed(watched, at_last, now, limits);
 	observation.verdict = judged(watched, observation, now);
 	if (observation.verdict == WatcherVerdict::none)
 	{
@@ -384,9 +390,10 @@ long watch_sessions()
 		was_stopped =
 			last_look != 0 && now - last_look > watch_interval + longest_delay_ms;
 		last_look = now;
+		const KernelLimits limits = kernel_limits();
 		for (std::uint32_t i = 0; i < count; i++)
 		{
-			look_at(watched_sessions[i], facts[i], now);
+			look_at(watched_sessions[i], facts[i], now, limits);
 			CHECK_FOR_INTERRUPTS();
 		}
 		was_stopped = false;

@@ -106,6 +106,15 @@ sub drop
 	return;
 }
 
+# From now on, one in this many TCP packets is dropped, in each direction.
+sub lose
+{
+	my ($self, $packets) = @_;
+	my $rule = "meta l4proto tcp numgen inc mod $packets 0 drop";
+	$self->_filter($rule, $rule);
+	return;
+}
+
 # From now on, TCP packets to this host are rejected: an ICMP message tells the server
 # that the host is unreachable.  Optional: another icmpx type of nft, such as
 # admin-prohibited.
@@ -152,7 +161,7 @@ sub link_down
 	return;
 }
 
-# Undoes drop, unreachable, refuse, power_off and link_down.
+# Undoes drop, lose, unreachable, refuse, power_off and link_down.
 sub restore
 {
 	my ($self) = @_;

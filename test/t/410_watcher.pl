@@ -14,7 +14,7 @@ my $network = KeepaliveGuard::Network->new;
 my $host = $network->add_host;
 my $other = $network->add_host;
 my $node = KeepaliveGuard::Cluster->start_new('primary',
-	allows_streaming => 1, conf => "keepalive_guard.watch_interval = 200ms\n");
+	allows_streaming => 1, conf => "keepalive_guard.watch_interval = 200ms\nlog_min_messages = debug1\n");
 my $superuser = $node->unix_session;
 my %keepalive = (tcp_keepalives_idle => '1s', tcp_keepalives_interval => '1s', tcp_keepalives_count => 100);
 
@@ -120,7 +120,7 @@ sub wake_ups
 	cmp_ok($lasted, '<', 4, 'stall_timeout does not end the session late');
 	is_deeply(cause_of($reader), [ 'stall_timeout', 'stalled' ], 'the event has cause stall_timeout and the policy');
 	my $pid = $reader->pid;
-	is($node->log_count(qr/LOG:  keepalive_guard: terminating session with PID $pid: its client has read nothing for [\d.]+ s \(stall_timeout 2\.000 s of policy "stalled"\)/, $log),
+	is($node->log_count(qr/DEBUG:  keepalive_guard: terminating session with PID $pid: client has read nothing for [\d.]+ s \(stall_timeout 2\.000 s of policy "stalled"\)/, $log),
 		1, 'the worker logs that stall_timeout ends the session');
 	my $client = $host->address . ':' . $reader->port;
 	is($node->log_count(qr/DETAIL:  Client \Q$client\E: silent for [\d.]+ s, state ESTABLISHED, timer persist, /, $log),
@@ -177,7 +177,7 @@ sub wake_ups
 	cmp_ok(time - $dropped, '>', 2, 'dead_after does not end the walsender early');
 	is_deeply(cause_of($walsender), [ 'dead_after', 'dead' ], 'the event of the walsender has cause dead_after and the policy');
 	my $pid = $walsender->pid;
-	is($node->log_count(qr/terminating session with PID $pid: its client has left the kernel without an answer for [\d.]+ s \(dead_after 2\.000 s of policy "dead"\)/, $log),
+	is($node->log_count(qr/terminating session with PID $pid: client has not answered for [\d.]+ s \(dead_after 2\.000 s of policy "dead"\)/, $log),
 		1, 'the worker logs that dead_after ends the walsender');
 	cmp_ok($node->log_count(qr/DETAIL:  Client .* timer keepalive, [1-9]\d* unanswered probes/, $log),
 		'==', 1, 'the log message\'s detail has the unanswered probes');
@@ -211,9 +211,9 @@ sub wake_ups
 	is_deeply(cause_of($sending), [ 'dead_after', 'dead' ], 'the event of the blocked backend has cause dead_after and the policy');
 
 	$pid = $stopped->pid;
-	$node->wait_for_log(qr/session with PID $pid has not ended 10 s after it was told to/, $log);
+	$node->wait_for_log(qr/session with PID $pid did not exit within 10 s of SIGTERM/, $log);
 	sleep 1;
-	is($node->log_count(qr/session with PID $pid has not ended/, $log), 1, 'the worker logs once that a stopped backend did not exit');
+	is($node->log_count(qr/session with PID $pid did not exit/, $log), 1, 'the worker logs once that a stopped backend did not exit');
 	kill 'CONT', $pid;
 	ok(defined $node->wait_for_exit($pid, 5), 'the stopped backend exits once it runs again');
 	$host->restore;

@@ -124,6 +124,6 @@ my @lines = grep { /lost connection/ } split /\n/, PostgreSQL::Test::Utils::slur
 is(scalar @lines, 4, 'the log has a line for each lost connection');
 is(scalar(grep { index($_, "\"$policy\"") >= 0 } @lines), 3,
 	'the log lines have the unchanged policy name in UTF8, LATIN1 and SQL_ASCII databases');
-is(scalar(grep { /Z.*rich .*\\x/ } @lines), 1, 'the log line of the EUC_JP database has escaped bytes');
+is(scalar(grep { /Z.*rich .*\\\\x/ } @lines), 1, 'the log line of the EUC_JP database has escaped bytes');
 
 done_testing();

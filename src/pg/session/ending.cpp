@@ -7,6 +7,7 @@
 #include "kernel/socket_options.hpp"
 #include "pg/session/own_slot.hpp"
 #include "pg/session/record.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/text.hpp"
 
@@ -47,6 +48,10 @@ struct sigaction postgres_sigterm;
 volatile sig_atomic_t sigterm_seen = false;
 volatile sig_atomic_t sigterm_sender = 0; // of the first one, which decides
 volatile sig_atomic_t sigterm_of_checkpointer = false;
+// The connection when the first SIGTERM came: PostgreSQL's last message to the client
+// was not on its way yet.
+TcpInfo info_at_sigterm;
+bool data_pending_at_sigterm = false;
 
 bool starts_with(const char *text, const char *start)
 {
@@ -103,8 +108,31 @@ bool authentication_has_failed()
 	        get_timeout_indicator(STATEMENT_TIMEOUT, false));
 }
 
-void on_fatal(const ErrorData *error)
+// What the watcher decided about this session, if the SIGTERM was the watcher's.
+WatcherVerdict watcher_verdict(const Session &session)
 {
+	std::uint32_t worker = pg_atomic_read_u32(&shared->worker);
+	PeerObservation observation;
+	if (worker == 0 || ProcGlobal->allProcs[worker - 1].pid != sigterm_sender ||
+	    !my_slot->observation.read(observation) || observation.pid != session.pid ||
+	    observation.started != session.started)
+		return WatcherVerdict::none;
+	return observation.verdict;
+}
+
+// "terminating connection due to administrator command": log_lost_connection() says more,
+// and that it was no administrator.
+bool is_said_by_lost_connection(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN && my_slot != nullptr &&
+	       log_lost_connections && message_level_is_interesting(LOG_SERVER_ONLY) &&
+	       watcher_verdict(own_session) != WatcherVerdict::none;
+}
+
+void on_fatal(ErrorData *error)
+{
+	if (is_said_by_lost_connection(error))
+		error->output_to_server = false; // see emit_log_hook in EmitErrorReport()
 	fatal_sqlstate = error->sqlerrcode;
 	remember_fatal_message(error);
 	// Before there is a PGPROC (the startup packet), nothing shared can be locked.
@@ -147,6 +175,11 @@ void on_sigterm(int number, siginfo_t *info, void *context)
 		sigterm_sender = info->si_pid;
 		sigterm_of_checkpointer =
 			info->si_pid == MyProcPid && interrupts_procsignal_handler(context);
+		if (own_is_tcp())
+		{
+			read_tcp_info(MyProcPort->sock, info_at_sigterm);
+			data_pending_at_sigterm = unacknowledged_bytes(MyProcPort->sock) > 0;
+		}
 	}
 	if (postgres_sigterm.sa_flags & SA_SIGINFO)
 		postgres_sigterm.sa_sigaction(number, info, context);
@@ -245,18 +278,6 @@ SessionEnd protocol_end(const Evidence &evidence)
 	           : evidence.end;
 }
 
-// What the watcher decided about this session, if it is the watcher's SIGTERM.
-WatcherVerdict watcher_verdict(const Session &session)
-{
-	std::uint32_t worker = pg_atomic_read_u32(&shared->worker);
-	PeerObservation observation;
-	if (worker == 0 || ProcGlobal->allProcs[worker - 1].pid != sigterm_sender ||
-	    !my_slot->observation.read(observation) || observation.pid != session.pid ||
-	    observation.started != session.started)
-		return WatcherVerdict::none;
-	return observation.verdict;
-}
-
 TerminatedBy terminated_by(const Session &session, bool stops)
 {
 	if ((sigterm_seen && sigterm_sender == PostmasterPid) || sigterm_of_checkpointer ||
@@ -321,6 +342,13 @@ void describe_connection(const char *what, const Evidence &evidence, char *detai
 	         evidence.data_pending ? "in flight" : "not in flight");
 }
 
+bool is_by_watcher(const Evidence &evidence)
+{
+	return evidence.end == SessionEnd::killed &&
+	       (evidence.terminated_by == TerminatedBy::watcher_dead_after ||
+	        evidence.terminated_by == TerminatedBy::watcher_stall_timeout);
+}
+
 void describe(const Evidence &evidence, char *detail)
 {
 	detail[0] = '\0';
@@ -331,8 +359,7 @@ void describe(const Evidence &evidence, char *detail)
 	case SessionEnd::killed:
 		if (evidence.terminated_by == TerminatedBy::postmaster)
 			strlcpy(detail, "server shutdown", detail_bytes);
-		else if (evidence.terminated_by == TerminatedBy::watcher_dead_after ||
-		         evidence.terminated_by == TerminatedBy::watcher_stall_timeout)
+		else if (is_by_watcher(evidence))
 			describe_connection("ended by the watcher", evidence, detail);
 		else if (sigterm_sender != 0)
 			snprintf(detail, detail_bytes, "SIGTERM from process %d",
@@ -345,8 +372,7 @@ void describe(const Evidence &evidence, char *detail)
 			strlcpy(detail, fatal_message, detail_bytes);
 		break;
 	case SessionEnd::not_told:
-		strlcpy(detail, "log_min_messages keeps the reason from being seen",
-		        detail_bytes);
+		strlcpy(detail, "reason not logged because of log_min_messages", detail_bytes);
 		break;
 	case SessionEnd::end_of_stream:
 		describe_connection(loss_name(evidence), evidence, detail);
@@ -390,8 +416,16 @@ Ending classify_disconnect(const Session &session, Port *port)
 	evidence.error_not_told = !logs(COMMERROR);
 	if (evidence.tcp)
 	{
-		read_tcp_info(port->sock, evidence.info);
-		evidence.data_pending = unacknowledged_bytes(port->sock) > 0;
+		if (is_by_watcher(evidence))
+		{
+			evidence.info = info_at_sigterm;
+			evidence.data_pending = data_pending_at_sigterm;
+		}
+		else
+		{
+			read_tcp_info(port->sock, evidence.info);
+			evidence.data_pending = unacknowledged_bytes(port->sock) > 0;
+		}
 		evidence.user_timeout_ms =
 			session.in_force[static_cast<int>(Setting::user_timeout)];
 		// The client check sees that the socket is dead, and nobody asks it why.  What

@@ -3,15 +3,13 @@
 #include "pg/session/record.hpp"
 
 #include "pg/endpoint.hpp"
-#include "pg/settings.hpp"
+#include "pg/session/lost_connection.hpp"
 #include "pg/shared/path_evidence.hpp"
 #include "pg/shared/state.hpp"
 #include "pg/shared/statistics.hpp"
-#include "pg/text.hpp"
 
 extern "C"
 {
-#include "lib/stringinfo.h"
 #include "libpq/libpq.h"
 #include "pgstat.h"
 #include "replication/walsender.h"
@@ -79,47 +77,6 @@ Event new_event(Port *port, Cause cause)
 	return event;
 }
 
-// Palloc'd.
-const char *policies_text(const Event &event)
-{
-	const PolicyNames policies = policies_of(event);
-	if (policies.count == 0)
-		return "no policy";
-	StringInfoData text;
-	initStringInfo(&text);
-	for (int i = 0; i < policies.count; i++)
-		appendStringInfo(&text, "%s \"%s\"", i == 0 ? "policies" : ",",
-		                 text_for_log(policies.name[i]));
-	return text.data;
-}
-
-// PostgreSQL says "could not receive data from client" at best.
-void log_lost(const Event &event)
-{
-	if (!log_lost_connections || !is_lost(event.cause))
-		return;
-
-	char silence[64] = "";
-	if (event.tcp.known)
-		snprintf(silence, sizeof(silence), ", silent for %.3f s",
-		         event.tcp.silent_ms / 1000.0);
-	// With track_activities off, nobody knows of any.
-	char transaction[64] = "";
-	if (event.transaction_us == not_known && event.state != STATE_DISABLED)
-		strlcpy(transaction, ", no transaction open", sizeof(transaction));
-	else if (event.transaction_us != not_known)
-		snprintf(transaction, sizeof(transaction), ", transaction open for %.3f s",
-		         event.transaction_us / 1e6);
-	const char *state = state_name(event.state);
-	ereport(LOG_SERVER_ONLY,
-	        (errmsg("lost connection to client %s: %s, %s%s%s",
-	                endpoint_text(event.client).text, cause_name(event.cause),
-	                policies_text(event), silence, transaction),
-	         errdetail("%s%s%s", state ? state : "no state",
-	                   *detail_of(event) ? "; " : "", text_for_log(detail_of(event))),
-	         errhidestmt(true), errhidecontext(true)));
-}
-
 char failed_authentication[detail_bytes];
 
 void add_failed_authentication(int, Datum)
@@ -151,7 +108,7 @@ void record_end(const Session &session, const Wanted &wanted, const Ending &endi
 
 	add_event(event);
 	count_end(wanted.policies, ending.cause);
-	log_lost(event);
+	log_lost_connection(event);
 }
 
 void record_failed_authentication(const char *message)

@@ -41,7 +41,7 @@ sub edit
 	if ($edits % 10 == 1)
 	{
 		$admin->query("BEGIN; TRUNCATE keepalive_policy;"
-			  . " INSERT INTO keepalive_policy (name, role) VALUES ('app', 'app'), ('strict', 'strict');"
+			  . " INSERT INTO keepalive_policy (name, role, keepalive) VALUES ('app', 'app', true), ('strict', 'strict', true);"
 			  . " UPDATE keepalive_policy SET $set, enforcement = CASE name WHEN 'app' THEN 'default' ELSE 'locked' END;"
 			  . ' COMMIT');
 	}

@@ -76,6 +76,14 @@ void look_for_fin()
 		fin_received = true;
 }
 
+// Whether nobody has closed the connection.
+bool is_up()
+{
+	TcpInfo info;
+	return read_tcp_info(MyProcPort->sock, info) != 0 || // a Unix socket
+	       info.state == static_cast<std::uint8_t>(TcpState::established);
+}
+
 // COMMERROR, in pqcomm.c, be-secure-openssl.c and walsender.c.
 void on_communication_error(const ErrorData *error)
 {
@@ -94,7 +102,9 @@ void on_communication_error(const ErrorData *error)
 	else if (starts_with(id, "invalid message length") ||
 	         starts_with(id, "unexpected message type") || starts_with(id, "SSL error"))
 	{
-		protocol_violated = true;
+		// Of a connection that is up: the client has not gone yet, and if it goes now it
+		// is because of the server's answer.
+		protocol_violated = is_up();
 		remember_fatal_message(error);
 	}
 }
@@ -268,12 +278,10 @@ SessionEnd session_end(bool stops)
 	}
 }
 
-// Where the connection itself is well.
+// A violation of the protocol looks to PostgreSQL like the end of the stream.
 SessionEnd protocol_end(const Evidence &evidence)
 {
-	bool is_up = !evidence.tcp ||
-	             evidence.info.state == static_cast<std::uint8_t>(TcpState::established);
-	return evidence.end == SessionEnd::end_of_stream && protocol_violated && is_up
+	return evidence.end == SessionEnd::end_of_stream && protocol_violated
 	           ? SessionEnd::fatal
 	           : evidence.end;
 }

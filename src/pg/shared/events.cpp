@@ -41,7 +41,7 @@ const SavedFile events_file = {
 
 Versioned<Event> &place_of(int room, std::uint64_t number)
 {
-	return events->places[room * max_events + number % max_events];
+	return events->places[std::uint64_t(room) * max_events + number % max_events];
 }
 
 int room_of(Cause cause)

@@ -37,11 +37,12 @@ my %name_of = map { $session{$_}->pid => $_ } keys %session;
 my $admin = $node->unix_session(user => 'postgres', dbname => 'postgres');
 $name_of{ $admin->pid } = 'admin';
 
-# The rows of keepalive_preview(): { session => { column => value } }.
+# The rows of keepalive_preview(): { session => { column => value } }, without those of
+# a psql that is still exiting.
 sub preview
 {
 	my ($session) = @_;
-	return map { $name_of{ $_->{pid} } => $_ } map { decode_json($_->[0]) }
+	return map { $name_of{ $_->{pid} } => $_ } grep { $name_of{ $_->{pid} } } map { decode_json($_->[0]) }
 	  @{ ($session // $admin)->query('SELECT to_json(p) FROM keepalive_preview() AS p') };
 }
 

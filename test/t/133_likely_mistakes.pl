@@ -157,8 +157,7 @@ BEGIN
 			COMMIT; -- each role takes locks until then
 		END IF;
 	END LOOP;
-END
-$$;
+END $$;
 END
 my $start = time;
 is_deeply([ warnings_of(q{INSERT INTO keepalive_policy (name, role, keepalive) VALUES ('p', 'Many_19999', true)}) ],

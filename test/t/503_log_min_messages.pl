@@ -23,7 +23,7 @@ sub session
 	$events->expect($session, $name, $cause, detail => $detail);
 	return $session;
 }
-my $hidden = qr/^log_min_messages/;
+my $hidden = qr/^reason not logged because of log_min_messages$/;
 
 session('Terminate', 'client_closed')->terminate;
 session('FIN', 'client_vanished', detail => qr/CLOSE_WAIT/)->vanish;

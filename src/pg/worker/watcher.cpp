@@ -26,11 +26,14 @@ namespace guard::pg
 namespace
 {
 
-// How long a backend has to exit.  One that has been computing while its send buffer was
-// full blocks in sending its last message, where only another SIGTERM ends it
-// (ProcessClientWriteInterrupt).  If it is still there after that, nothing ends it.
-constexpr std::int64_t patience_ms = 5000;
+// When a backend gets another SIGTERM.  One whose send buffer was full while it was
+// computing, or while it sent WAL, blocks in sending its last message, where only that
+// ends it (ProcessClientWriteInterrupt).
+constexpr std::int64_t second_signal_ms = 1000;
 constexpr std::uint8_t most_signals = 2;
+
+// How long a backend has to exit.  If it is still there after that, nothing ends it.
+constexpr std::int64_t patience_ms = 10000;
 
 // The kernel counts times in jiffies, and a reply takes a moment.
 constexpr std::int64_t rounding_ms = 20;
@@ -256,19 +259,20 @@ void terminate(const WatchedSession &watched, PeerObservation observation,
 // A backend that got SIGTERM has not exited yet.
 void insist(const WatchedSession &watched, PeerObservation observation, std::int64_t now)
 {
-	if (observation.signals > most_signals || now - observation.signalled < patience_ms)
-		return;
+	const std::int64_t waited = now - observation.signalled;
 	if (observation.signals < most_signals)
 	{
-		terminate(watched, observation, now);
+		if (waited >= second_signal_ms)
+			terminate(watched, observation, now);
 		return;
 	}
+	if (observation.signals > most_signals || waited < patience_ms - second_signal_ms)
+		return;
 	observation.signals++;
 	watched.slot->observation.write(observation);
 	ereport(LOG, (errmsg("keepalive_guard: session with PID %d did not exit within "
 	                     "%lld s of SIGTERM",
-	                     watched.session.pid,
-	                     static_cast<long long>(most_signals * patience_ms / 1000)),
+	                     watched.session.pid, static_cast<long long>(patience_ms / 1000)),
 	              errdetail(
 					  "It executes code that does not process signals: code that holds a "
 					  "lightweight lock or does not check for interrupts, or the "

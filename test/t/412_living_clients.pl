@@ -219,14 +219,8 @@ foreach my $pid (sort { $dies{$a} cmp $dies{$b} } keys %dies)
 	my $took = ($ended{$pid} // 9**9) - $dropped;
 	cmp_ok($took, '>', $dead_after - $watch_interval, "$state: a dead client gets dead_after to answer");
 	cmp_ok($took, '<', $latest + $slack, "$state: and is found after the kernel's next question");
-	TODO:
-	{
-		# Up to two seconds later: why is not known yet.
-		local $TODO = 'gives_up_in is too short for a walsender with a closed window'
-		  if $state eq 'standby not reading';
-		cmp_ok($dropped + $took, '<', $foretold{$pid} + $slack, "$state: not later than gives_up_in")
-		  or diag(explain($sample{$pid}[-1]), $dropped);
-	}
+	cmp_ok($dropped + $took, '<', $foretold{$pid} + $slack, "$state: not later than gives_up_in")
+	  or diag(explain($sample{$pid}[-1]), $dropped);
 	is($superuser->value("SELECT cause FROM keepalive_events() WHERE pid = $pid LIMIT 1"),
 		'dead_after', "$state: by dead_after");
 }

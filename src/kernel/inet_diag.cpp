@@ -128,7 +128,7 @@ bool parse_diag_reply(const void *payload, std::size_t length, TcpInfoLayout lay
 	const auto *attribute = reinterpret_cast<const nlattr *>(
 		static_cast<const unsigned char *>(payload) + NLMSG_ALIGN(sizeof(message)));
 	int left = static_cast<int>(length) - static_cast<int>(NLMSG_ALIGN(sizeof(message)));
-	// nla_next() steps over padding that may lie beyond the end: left may get negative,
+	// nla_next() skips padding that may be behind the end: left may become negative,
 	// which nla_ok() of some versions takes for a huge number.
 	for (; left > 0 && nla_ok(attribute, left); attribute = nla_next(attribute, &left))
 		read_attribute(attribute, layout, facts);
@@ -145,10 +145,10 @@ bool is_wanted(const SocketId &wanted, const SocketId &answered) noexcept
 	       same_endpoint(wanted.remote, answered.remote);
 }
 
-// The kernel's inet_diag_bc_run() steps by `yes` where a condition holds and by `no`
-// where not; it accepts by landing exactly on the end, and rejects by going four bytes
-// beyond.  inet_diag_bc_audit() wants every target to lie on the chain of `yes` steps.
-// For each range:
+// The kernel's inet_diag_bc_run() moves by `yes` if a condition is true and by `no` if
+// not.  It accepts if it arrives exactly at the end, and rejects if it arrives four bytes
+// after it.  inet_diag_bc_audit() requires every target to be on the chain of `yes`
+// steps. For each range:
 //     S_GE first   or go on with the next range (the last range: reject)
 //     S_LE last    or the same
 //     JMP          to the end, not needed in the last range

@@ -1,5 +1,5 @@
-// The messages of the kernel's inet_diag as bytes: requests are written, replies are
-// read, nothing is sent.
+// The messages of the kernel's inet_diag as bytes: makes requests and parses replies,
+// but does not send or receive.
 #pragma once
 
 #include "kernel/socket.hpp"
@@ -29,7 +29,7 @@ inet_diag_req_v2 diag_request(std::uint8_t family, std::uint32_t states,
 inet_diag_req_v2 diag_request(const SocketId &wanted, Details details) noexcept;
 
 // Reads the payload of a SOCK_DIAG_BY_FAMILY reply (an inet_diag_msg and what follows
-// it).  Attributes that are cut, overlong or unknown are passed over.  Returns false,
+// it).  Attributes that are cut, too long or unknown are ignored.  Returns false,
 // and leaves facts zero, if not even the inet_diag_msg is whole or if its family is
 // neither AF_INET nor AF_INET6.
 bool parse_diag_reply(const void *payload, std::size_t length, TcpInfoLayout layout,

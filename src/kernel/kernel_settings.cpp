@@ -48,7 +48,7 @@ constexpr Sysctl sysctls[] = {
      "unanswered keepalive probes that end a connection, where tcp_keepalives_count is 0",
      old_kernel},
 	{ipv4, "tcp_retries1", "retransmissions",
-     "retransmissions of the same data after which the route is looked up anew",
+     "retransmissions of the same data after which the route is looked up again",
      old_kernel},
 	{ipv4, "tcp_retries2", "retransmissions",
      "retransmissions of the same data, or unanswered zero-window probes, that end a "
@@ -138,8 +138,8 @@ struct Text
 	std::string text;
 };
 
-// Not by a stream: a process's first one sets up the C++ locales, which costs a backend
-// that is about to end more than all else the guard does in it.
+// Not by a stream: the first one in a process sets up the C++ locales.  In a backend that
+// is about to end, this would take longer than everything else that keepalive_guard does.
 Text read_file(const std::string &path)
 {
 	const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -156,7 +156,7 @@ Text read_file(const std::string &path)
 		return {error, ""};
 	while (!content.empty() && content.back() == '\n')
 		content.pop_back();
-	// The kernel parts the numbers of tcp_mem and its like by tabs.
+	// The kernel separates the numbers of tcp_mem, tcp_rmem and tcp_wmem by tabs.
 	for (char &c : content)
 		if (c == '\t')
 			c = ' ';

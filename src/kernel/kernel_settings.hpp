@@ -1,5 +1,5 @@
-// The kernel's defaults and limits that decide when a silent peer is given up, and how
-// many connections there can be.
+// The kernel's defaults and limits that decide when the connection of a silent peer is
+// ended, and how many connections there can be.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ namespace guard
 
 struct KernelSetting
 {
-	std::string name;                   // the kernel's
+	std::string name;                   // the kernel's name for it
 	std::optional<std::string> setting; // as the kernel prints it; none: not available
 	std::string unit;                   // "" for a plain count or a text
 	std::string source;                 // the path it was read from, without root
@@ -24,8 +24,9 @@ struct KernelSetting
 // the kernel's release is always the running one's).  Throws std::bad_alloc only.
 std::vector<KernelSetting> kernel_settings(const std::string &root = "");
 
-// The same for callers that may not meet an exception, in one piece of memory that the
-// caller has to free(); nullptr if there is none.  setting and unit: nullptr for none.
+// The same for callers that must not get an exception, in one piece of memory that the
+// caller has to free(); nullptr if there is not enough memory.  setting and unit: nullptr
+// for none.
 struct PlainKernelSetting
 {
 	const char *name;
@@ -41,7 +42,7 @@ PlainKernelSetting *plain_kernel_settings(std::size_t *count) noexcept;
 std::optional<std::int64_t> integer_sysctl(const std::string &path,
                                            const std::string &root = "");
 
-// The same, or `fallback`; for callers that may not meet an exception.
+// The same, or `fallback`; for callers that must not get an exception.
 std::int64_t integer_sysctl_or(const char *path, std::int64_t fallback) noexcept;
 
 } // namespace guard

@@ -177,7 +177,7 @@ void query_proc_net(const SocketId *wanted, std::size_t n, SocketFacts *answers,
 	std::sort(ports.begin(), ports.end());
 	ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
 
-	// Sorted by the ends' ports, which tell nearly all connections apart.
+	// Sorted by the ports of both ends, which differ for nearly all connections.
 	std::vector<SocketFacts> all = read_proc_net(ports, root);
 	const auto key = [](const SocketId &id)
 	{
@@ -198,7 +198,8 @@ void query_proc_net(const SocketId *wanted, std::size_t n, SocketFacts *answers,
 			    same_endpoint(at->id.remote, id.remote))
 			{
 				answers[i] = *at;
-				// A TIME_WAIT of the same addresses is only the predecessor's rest.
+				// A TIME_WAIT with the same addresses is what is left of an earlier
+				// connection.
 				if (at->state != TcpState::time_wait)
 					break;
 			}

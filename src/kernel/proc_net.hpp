@@ -1,6 +1,6 @@
-// /proc/net/tcp and tcp6: what is left where netlink is refused.  It has no cookie, no
-// tcp_info, no congestion algorithm and no socket memory, and costs a read of all
-// sockets of the network namespace.
+// /proc/net/tcp and tcp6, used where netlink is refused.  They show no cookie, tcp_info,
+// congestion algorithm or socket memory, and have to be read as a whole: all sockets of
+// the network namespace.
 #pragma once
 
 #include "kernel/socket.hpp"
@@ -13,11 +13,11 @@
 namespace guard
 {
 
-// Reads one line of either file; family is known by the width of the addresses.
+// Reads one line of either file; the width of the addresses tells the family.
 // Returns false, and leaves facts zero, for a header or a line that is not whole.
 // facts.retransmits is the kernel's "retrnsmt" or, while the keepalive or persist timer
-// runs, "timeout" (icsk_probes_out), so that it means what inet_diag means by it.
-// ticks_per_second: of the expiry, sysconf(_SC_CLK_TCK).
+// runs, "timeout" (icsk_probes_out), so that it has the same meaning as in inet_diag.
+// ticks_per_second: the unit of the timer's expiry, sysconf(_SC_CLK_TCK).
 bool parse_proc_net_line(std::string_view line, long ticks_per_second,
                          SocketFacts &facts) noexcept;
 

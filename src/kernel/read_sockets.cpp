@@ -22,9 +22,9 @@ ReadOutcome outcome(ReadOutcome::Kind kind, int error, const char *message) noex
 	return result;
 }
 
-// The process's own netlink socket, opened when first needed and kept: opening one and
-// making sure that it answers costs as much as a handful of sockets.  Closed on exec,
-// and by the end of the process; a forked process opens another one.
+// The process's own netlink socket, opened when first needed and kept, because opening
+// one and testing it takes as long as asking for several sockets.  It is closed on exec
+// and at the end of the process.  A forked process opens another one.
 SockDiag &process_diag()
 {
 	static std::unique_ptr<SockDiag> kept;
@@ -37,7 +37,7 @@ SockDiag &process_diag()
 	return *kept;
 }
 
-// Runs read(), which returns an outcome, and makes one of what it throws.
+// Runs read(), which returns an outcome, and turns exceptions into one.
 template <typename Read> ReadOutcome without_exception(Read read) noexcept
 try
 {
@@ -61,7 +61,7 @@ catch (...)
 	return outcome(ReadOutcome::failed, 0, "unknown exception");
 }
 
-// Runs read(SockDiag *), with nullptr where netlink is refused.
+// Runs read(SockDiag *), with nullptr if netlink is refused.
 template <typename Read> ReadOutcome with_or_without_netlink(Read read) noexcept
 {
 	const ReadOutcome by_netlink = without_exception(

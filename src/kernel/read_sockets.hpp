@@ -1,4 +1,5 @@
-// The one door through which code that may not meet a C++ exception reads sockets.
+// Reads sockets for code that must not get a C++ exception: the only way into the rest of
+// this directory's socket readers.
 #pragma once
 
 #include "kernel/inet_diag.hpp"

@@ -75,8 +75,9 @@ std::vector<ServerSocket> find_server_sockets(SockDiag *diag, pid_t postmaster,
 		if (at == sockets.end() || at->inode != of_process.inode)
 			continue; // no TCP socket, or closed meanwhile
 		const bool listener = at->state == TcpState::listen;
-		// The postmaster comes first, so an inherited listener is the postmaster's.  A
-		// connection in the postmaster's hands is on its way to a backend.
+		// The postmaster comes first, so an inherited listener is shown for the
+		// postmaster.  A connection that the postmaster holds is about to be given to a
+		// backend.
 		if (of_process.pid == postmaster && !listener)
 			continue;
 		if (!inodes.insert(at->inode).second)
@@ -92,7 +93,7 @@ std::vector<ServerSocket> find_server_sockets(SockDiag *diag, pid_t postmaster,
 		else if (listening.count(socket.facts.id.local.port) > 0)
 			socket.kind = SocketKind::client;
 
-	// A process that has ended meanwhile may have left its pid to a stranger.
+	// If a process has ended in the meantime, its pid may belong to an unrelated process.
 	pid_t looked_at = postmaster;
 	bool still_child = true;
 	found.erase(std::remove_if(found.begin(), found.end(),

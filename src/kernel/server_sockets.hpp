@@ -33,9 +33,9 @@ static_assert(std::is_trivially_copyable_v<ServerSocket>);
 // each socket once.  Sockets in CLOSE are not among them: the kernel's table does not
 // have them.
 //
-// known_pids: further candidates for children, as the kernel's list of children may
-// lack some; those that are no children of the postmaster are passed over.
-// server_port: of the server's listeners, for the time when they are already closed.
+// known_pids: more candidates for children, because the kernel's list of children may
+// lack some; those that are not children of the postmaster are ignored.
+// server_port: the port of the server's listeners, needed when they are already closed.
 // diag: nullptr where netlink is refused.
 //
 // Costs a dump of all sockets of the network namespace, as a process's own connections

@@ -14,7 +14,7 @@ namespace guard
 namespace
 {
 
-// A walk through the kernel's table may pass over a socket while others come and go.
+// A walk through the kernel's table may miss a socket while others come and go.
 constexpr int walks = 3;
 
 // States in which no process holds the socket.

@@ -18,7 +18,7 @@ namespace guard
 namespace
 {
 
-// A default receive buffer of 212992 bytes holds 166 replies; more would be dropped.
+// A default receive buffer of 212992 bytes holds 166 replies; more are dropped.
 constexpr std::size_t batch_size = 128;
 // Replies read by one recvmmsg().
 constexpr std::size_t replies_at_once = 32;
@@ -42,8 +42,8 @@ int errno_after_libnl()
 	return errno != 0 ? errno : EIO;
 }
 
-// Whether another attempt may do better.
-bool is_passing(int error)
+// Whether another attempt may succeed.
+bool is_temporary(int error)
 {
 	return error == ENOBUFS || error == ENOMEM || error == EAGAIN || error == EINTR ||
 	       error == EBUSY;
@@ -126,20 +126,20 @@ void SockDiag::open()
 		socket_.reset();
 		throw SockDiagError(error, "could not open a NETLINK_SOCK_DIAG socket");
 	}
-	// nl_connect() lowers both.  A failure only costs retries.
+	// nl_connect() lowers both.  If this fails, more requests have to be repeated.
 	nl_socket_set_buffer_size(socket_.get(), receive_buffer_, 2 * filter_bytes);
 	dumping_ = false;
 
-	// A missing tcp_diag module answers an exact request with ENOENT, which would look
-	// like "no such socket".  A dump tells: one of no states ends before any walk
-	// (inet_diag_dump_icsk()).
+	// Without the tcp_diag module an exact request is answered by ENOENT, which also
+	// means "no such socket".  A dump makes the difference; a dump of no states ends
+	// before it walks through the table (inet_diag_dump_icsk()).
 	DumpFilter nothing;
 	nothing.states = 0;
 	start_dump(nothing);
 	read_dump(nullptr);
 }
 
-// After a dump was given up midway, its rest would be in the way of what follows.
+// If a dump was not read to its end, the rest of it would be read as the next answer.
 void SockDiag::discard_leftovers()
 {
 	if (dumping_ || !socket_)
@@ -154,7 +154,7 @@ void SockDiag::send(std::size_t length)
 		if (nl_sendto(socket_.get(), buffers_->out, length) >= 0)
 			return;
 		const int error = errno_after_libnl();
-		if (!is_passing(error) || attempt == max_attempts)
+		if (!is_temporary(error) || attempt == max_attempts)
 			throw SockDiagError(error, "could not ask for sockets over netlink");
 	}
 }
@@ -179,9 +179,9 @@ void SockDiag::query_batch(const SocketId *wanted, std::size_t n, SocketFacts *a
 		answered[i] = family != 4 && family != 6;
 	}
 
-	// Replies that found no room are asked for again, fewer at a time.
+	// Replies that were dropped are requested again, fewer at a time.
 	std::size_t room = batch_size;
-	for (int in_vain = 0; in_vain < max_attempts;)
+	for (int failures = 0; failures < max_attempts;)
 	{
 		std::uint8_t slots[batch_size]; // request's sequence - first -> its socket
 		std::size_t asked = 0;
@@ -206,15 +206,15 @@ void SockDiag::query_batch(const SocketId *wanted, std::size_t n, SocketFacts *a
 
 		const auto got = static_cast<std::size_t>(std::count_if(
 			slots, slots + asked, [&](std::uint8_t i) { return answered[i]; }));
-		in_vain = got > 0 ? 0 : in_vain + 1;
+		failures = got > 0 ? 0 : failures + 1;
 		if (got < asked)
 			room = std::max<std::size_t>(1, room / 2);
 	}
 	throw SockDiagError(ENOBUFS, "netlink keeps losing answers about sockets");
 }
 
-// The kernel answers within the sendto(), so what is not in the receive buffer now
-// never comes: nothing here waits.
+// The kernel answers during sendto(), so a reply that is not in the receive buffer now
+// was dropped: nothing here waits.
 void SockDiag::read_answers(const SocketId *wanted, SocketFacts *answers,
                             std::uint32_t first, const std::uint8_t *slots, std::size_t n,
                             bool *answered)
@@ -236,7 +236,7 @@ void SockDiag::read_answers(const SocketId *wanted, SocketFacts *answers,
 		                         replies_at_once, MSG_DONTWAIT, nullptr);
 		if (got < 0)
 		{
-			// ENOBUFS says that replies were lost; those that were not follow.
+			// ENOBUFS: some replies were dropped.  The others can still be read.
 			if ((errno == EINTR || errno == ENOBUFS) && ++interruptions <= max_attempts)
 				continue;
 			if (errno == EAGAIN || errno == ENOBUFS || errno == EINTR)
@@ -252,7 +252,7 @@ void SockDiag::read_answers(const SocketId *wanted, SocketFacts *answers,
 			int left = static_cast<int>(b.messages[i].msg_len);
 			for (; left > 0 && nlmsg_ok(header, left); header = nlmsg_next(header, &left))
 			{
-				// Stale ones, of a batch that was given up, are out of range.
+				// Replies to an earlier batch that was given up are out of range.
 				const std::uint32_t which = header->nlmsg_seq - first;
 				if (which >= n)
 					continue;
@@ -261,7 +261,7 @@ void SockDiag::read_answers(const SocketId *wanted, SocketFacts *answers,
 				if (header->nlmsg_type == NLMSG_ERROR)
 				{
 					const int error = error_of(header);
-					if (is_passing(error))
+					if (is_temporary(error))
 						continue;
 					// EINVAL: a family that this kernel was built without.
 					if (error != ENOENT && error != EINVAL)
@@ -310,8 +310,8 @@ void SockDiag::start_dump(const DumpFilter &filter)
 std::vector<SocketFacts> SockDiag::dump(const DumpFilter &filter)
 {
 	std::vector<SocketFacts> found;
-	// An interrupted dump may have missed or doubled sockets: one more is better, and
-	// the last one is better than none.
+	// An interrupted dump may lack sockets or have some twice, so it is repeated.  The
+	// last attempt is used even if it was interrupted.
 	for (int attempt = 1;; attempt++)
 	{
 		const bool last = attempt == max_attempts;
@@ -325,14 +325,14 @@ std::vector<SocketFacts> SockDiag::dump(const DumpFilter &filter)
 		}
 		catch (const SockDiagError &error)
 		{
-			if (last || !is_passing(error.code().value()))
+			if (last || !is_temporary(error.code().value()))
 				throw;
 		}
 	}
 }
 
-// Reads to the end of the dump begun last.  Returns false if the kernel says that it was
-// interrupted.
+// Reads the dump that was started last to its end.  Returns false if the kernel says that
+// it was interrupted.
 bool SockDiag::read_dump(std::vector<SocketFacts> *out)
 {
 	bool whole = true;

@@ -26,7 +26,7 @@ class SockDiagError : public std::system_error
 	}
 
 	// Netlink or inet_diag is forbidden or absent here (a sandbox, seccomp, a kernel
-	// without tcp_diag): it will be refused again, so read /proc/net/tcp instead.
+	// without tcp_diag).  It will be refused again, so /proc/net/tcp has to be read.
 	bool is_refused() const noexcept;
 };
 
@@ -52,15 +52,15 @@ class SockDiag
 	SockDiag &operator=(SockDiag &&) noexcept;
 
 	// Fills answers[i] for wanted[i], each in [0, n).  answers[i].found is false where
-	// the kernel has no such socket, where another one (a listener, or a successor with
-	// the same addresses) answered in its stead, and where wanted[i].local has no
-	// family.  Costs some 2 us a socket and does not allocate.  Where it throws, the
-	// answers so far are left as they are.
+	// the kernel has no such socket, where the answer is about another one (a listener,
+	// or a newer socket with the same addresses), and where wanted[i].local has no
+	// family. Needs about 2 us for each socket and does not allocate.  If it throws, the
+	// answers that were read before stay as they are.
 	void query(const SocketId *wanted, std::size_t n, SocketFacts *answers,
 	           Details details);
 
-	// All sockets that pass the filter, which the kernel applies.  A dump costs a walk
-	// through the kernel's hash table.  Throws std::length_error as local_port_filter()
+	// All sockets that pass the filter, which the kernel applies.  For a dump the kernel
+	// walks through its hash table.  Throws std::length_error as local_port_filter()
 	// does.
 	std::vector<SocketFacts> dump(const DumpFilter &filter);
 
@@ -87,7 +87,7 @@ class SockDiag
 	TcpInfoLayout layout_ = running_tcp_info_layout();
 	int receive_buffer_;
 	std::uint32_t sequence_ = 0;
-	bool dumping_ = false; // a dump was begun and its end not yet read
+	bool dumping_ = false; // a dump was started and its end was not read yet
 };
 
 } // namespace guard

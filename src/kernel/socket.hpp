@@ -1,5 +1,5 @@
-// What identifies a TCP socket and what can be said of one, whichever interface of
-// the kernel said it.  All of it is trivially copyable: it lives in shared memory.
+// What identifies a TCP socket, and what the kernel tells about one through any of its
+// interfaces.  Everything is trivially copyable, because it is kept in shared memory.
 #pragma once
 
 #include "kernel/tcp_info.hpp"
@@ -11,7 +11,7 @@
 namespace guard
 {
 
-// One end of a connection as the kernel has it: an IPv4 client of a dual-stack
+// One end of a connection as the kernel shows it: an IPv4 client of a dual-stack
 // listener has family 6 and an address ::ffff:a.b.c.d (see unmapped()).
 struct Endpoint
 {
@@ -70,7 +70,7 @@ enum class Timer : std::uint8_t
 
 const char *timer_name(Timer timer) noexcept;
 
-// Any other number is off: 5 (delayed ACK, newer kernels) says nothing of the peer.
+// Any other number is off: 5 (delayed ACK, newer kernels) says nothing about the peer.
 constexpr Timer timer_of(std::uint8_t kernel_number) noexcept
 {
 	return kernel_number <= 4 ? static_cast<Timer>(kernel_number) : Timer::off;

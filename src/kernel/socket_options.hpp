@@ -9,8 +9,8 @@
 namespace guard
 {
 
-// What the kernel has for a TCP socket; the idle, interval and count that the socket has
-// not set itself are the system's (sysctl tcp_keepalive_*).
+// What is in force for a TCP socket.  If idle, interval or count was not set on the
+// socket, it is the system's default (sysctl tcp_keepalive_*).
 struct Options
 {
 	int keepalive;           // SO_KEEPALIVE: 0 or 1
@@ -33,15 +33,15 @@ int set_keepalives_count(int fd, int probes) noexcept;
 // 0 (off) or milliseconds; negative: EINVAL.
 int set_user_timeout(int fd, int milliseconds) noexcept;
 
-// What the kernel knows of the connection; also after its death.
+// What the kernel knows about the connection; also after its end.
 int read_tcp_info(int fd, TcpInfo &info) noexcept;
 
-// The error that a dead socket (TCP_CLOSE) still has for its owner; 0 if the owner has
-// been told, or the socket is alive.  For an owner that is about to close it.
+// The pending error of a dead socket (TCP_CLOSE); 0 if it was read before, or if the
+// socket is alive.  For an owner that is about to close it.
 int take_error_of_dead_socket(int fd) noexcept;
 
-// Bytes that the peer has not acknowledged, sent or not (SIOCOUTQ); also after its death.
-// 0 where the kernel does not say.
+// Bytes that the peer has not acknowledged, sent or not (SIOCOUTQ); also after the end of
+// the connection. 0 where the kernel does not say.
 int unacknowledged_bytes(int fd) noexcept;
 
 // Bytes that have arrived and that the owner has not read (SIOCINQ).  0 where the kernel

@@ -100,8 +100,8 @@ struct TcpInfo
 	std::uint16_t accecn_fail_mode;
 	std::uint16_t accecn_opt_seen;
 
-	// Linux 7.0 squeezed these two into the last four bytes (see TcpInfoLayout);
-	// here they have places of their own.
+	// Linux 7.0 moved these two into the last four bytes (see TcpInfoLayout); here they
+	// have places of their own.
 	std::uint32_t options2;
 	std::uint8_t ecn_mode;
 
@@ -249,8 +249,8 @@ inline constexpr std::array tcp_info_fields = {
 
 #undef GUARD_TCPI
 
-// How long nothing has been received, neither data nor an ACK, in ms, as
-// keepalive_time_elapsed() reckons it.
+// For how long nothing has been received, neither data nor an ACK, in ms, computed as
+// keepalive_time_elapsed() does.
 inline std::uint32_t silent_for(const TcpInfo &info) noexcept
 {
 	return info.last_data_recv < info.last_ack_recv ? info.last_data_recv

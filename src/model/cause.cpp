@@ -23,7 +23,7 @@ bool has_state(const Evidence &evidence, TcpState state)
 
 // tcp_write_err() has closed the socket.  It keeps icsk_retransmits and
 // icsk_probes_out as they were; unanswered probes with data pending are window probes,
-// or keepalive probes that the data has put an end to.
+// or keepalive probes that stopped when the data was sent.
 Cause timeout_cause(const Evidence &evidence)
 {
 	const TcpInfo &info = evidence.info;
@@ -31,29 +31,29 @@ Cause timeout_cause(const Evidence &evidence)
 		return info.probes > 0 ? Cause::keepalive_timeout : Cause::unknown;
 	if (evidence.user_timeout_ms == 0)
 		return Cause::retransmit_timeout;
-	// retransmits_timed_out() asks for one or the other; tcp_probe_timer() for both.
+	// retransmits_timed_out() tests one or the other; tcp_probe_timer() tests both.
 	bool window_probes = info.retransmits == 0 && info.probes >= evidence.retries2;
 	return window_probes ? Cause::retransmit_timeout : Cause::user_timeout;
 }
 
-// What became of the connection when nobody said goodbye.
+// The cause when neither side ended the connection by a message.
 Cause loss_cause(const Evidence &evidence)
 {
-	// The state of the connection is the better witness of a FIN: TLS makes an
-	// ECONNRESET of a missing close_notify (be_tls_read), and what the server writes
-	// then is answered by a reset.
+	// The state of the connection shows a FIN more reliably than the error does: TLS
+	// turns a missing close_notify into ECONNRESET (be_tls_read), and what the server
+	// writes after it is answered by a reset.
 	if (evidence.tcp &&
 	    (evidence.fin_received || has_state(evidence, TcpState::close_wait)))
 		return Cause::client_vanished;
 
 	switch (evidence.socket_error)
 	{
-	case 0: // the end of the stream; of TLS's stream with FIN yet to come
+	case 0: // the end of the stream; with TLS, the FIN may not have arrived yet
 		return evidence.error_not_told ||
 		               (evidence.tcp && !has_state(evidence, TcpState::established))
 		           ? Cause::unknown
 		           : Cause::client_vanished;
-	case ECONNRESET: // TLS makes one of what it does not understand, too
+	case ECONNRESET: // TLS also uses it for what it does not understand
 		return !evidence.tcp || has_state(evidence, TcpState::close) ? Cause::reset
 		                                                             : Cause::unknown;
 	case EPIPE: // tcp_reset() in TCP_CLOSE_WAIT: the FIN came first

@@ -6,8 +6,8 @@
 namespace guard
 {
 
-// Each item comes from one policy at the most; dead_after and stall_timeout may come
-// from a policy that is log_only besides.
+// Each item comes from at most one policy.  In addition, a policy that is log_only may
+// give its own dead_after and stall_timeout.
 constexpr int most_sources = item_count + 2;
 
 // The policies that give a session at least one setting, in match order.
@@ -62,9 +62,9 @@ struct Composition
 static_assert(std::has_unique_object_representations_v<Composition>);
 static_assert(std::is_trivially_copyable_v<Composition>);
 
-// Adds to `composition`, which starts zeroed, what the next policy in match order gives
-// and no policy before it gave.  Returns whether policies after it can give something
-// still.
+// Adds to `composition`, which is all zeros at first, what the next policy in match order
+// gives and no policy before it gave.  Returns whether a later policy can still give
+// something.
 bool add_policy(Composition &composition, const Policy &policy) noexcept;
 
 } // namespace guard

@@ -1,5 +1,5 @@
-// Whether an earlier policy leaves nothing for a later one: the part that needs no
-// PostgreSQL.
+// Whether an earlier policy matches every session that a later one matches: the part
+// that does not need PostgreSQL.
 #pragma once
 
 #include "model/policy.hpp"

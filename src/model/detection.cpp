@@ -18,8 +18,8 @@ Millis latest_first_probe(const DetectionSettings &settings)
 	return late(std::max(ms(settings.idle_s), ms(settings.interval_s)));
 }
 
-// tcp_keepalive_timer().  The best case: the peer disappears just before it would have
-// got the first probe.
+// tcp_keepalive_timer().  The best case: the peer disappears just before the first probe
+// would have reached it.
 Span keepalive_gives_up(const DetectionSettings &settings)
 {
 	if (!settings.keepalive)
@@ -52,9 +52,9 @@ Span retransmission_gives_up(const DetectionSettings &settings,
 {
 	const Millis first = latest_first_retransmission(rto);
 	// tcp_clamp_rto_to_user_timeout(): the timer fires when the user timeout ends.  But
-	// word that the peer is unreachable, from a router or ARP, arms it for the back-off
-	// before the last, without regard to the user timeout (tcp_ld_RTO_revert).  That
-	// back-off is at most half of what has passed, and an RTO.
+	// a report that the peer is unreachable, from a router or ARP, arms it for the
+	// back-off before the last, without regard to the user timeout (tcp_ld_RTO_revert).
+	// That back-off is at most half of what has passed, and an RTO.
 	if (const Millis user_timeout = settings.user_timeout_ms)
 	{
 		const Millis reverted = std::min(limits.rto_max, user_timeout / 2 + rto);
@@ -75,7 +75,7 @@ Millis longest_persist_period(const KernelLimits &limits, Millis rto)
 Span persist_gives_up(const DetectionSettings &settings, const KernelLimits &limits,
                       Millis rto)
 {
-	// tcp_probe_timer(): tcp_retries2 probes unanswered, and then some.
+	// tcp_probe_timer(): tcp_retries2 probes unanswered, and one more period.
 	Millis earliest = 0;
 	for (int i = 1; i <= limits.tcp_retries2; ++i)
 		earliest += persist_period(tcp_rto_min, i, limits);
@@ -95,9 +95,9 @@ Span persist_gives_up(const DetectionSettings &settings, const KernelLimits &lim
 	                {0, late(rto) + late(settings.user_timeout_ms)});
 }
 
-// The guard ends a backend whose peer left it asking for dead_after.  It looks every
-// watch_interval, so it may learn of the first question that much later and of the end
-// once more.
+// The watcher ends a backend whose peer has not answered for dead_after.  It looks every
+// watch_interval, so it may see the first unanswered segment that much too late, and the
+// end of dead_after too.
 Span guard_gives_up(const DetectionSettings &settings, Duration latest_first_question)
 {
 	if (settings.dead_after_ms == 0 || settings.watch_interval_ms == 0 ||
@@ -114,7 +114,8 @@ Span stall_timeout(const DetectionSettings &settings)
 	return {0, settings.stall_timeout_ms + 2 * Millis{settings.watch_interval_ms}};
 }
 
-// The kernel's verdict as a backend learns of it that is at work (pq_check_connection).
+// When a backend that is executing notices that the kernel has given the connection up
+// (pq_check_connection).
 Span learnt_at_work(const Span &verdict, const DetectionSettings &settings)
 {
 	const Duration check =
@@ -141,8 +142,8 @@ Detection detection(const DetectionSettings &settings, const KernelLimits &limit
 	result.working = first_of(learnt_at_work(keepalive, settings), guard_idle);
 	result.in_flight = first_of(retransmission, guard_in_flight);
 	result.busy = first_of(learnt_at_work(retransmission, settings), guard_in_flight);
-	// Into a window that is open a little, the probe is data (tcp_write_wakeup), and only
-	// its retransmission is a question.
+	// If the window is open a little, the probe is data (tcp_write_wakeup), and only its
+	// retransmission counts as unanswered.
 	const Duration stalled_question = late(limits.rto_max) + first_retransmission;
 	result.stalled = first_of(first_of(persist_gives_up(settings, limits, rto),
 	                                   guard_gives_up(settings, stalled_question)),

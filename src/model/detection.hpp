@@ -1,4 +1,4 @@
-// How long a peer that has disappeared without a word goes unnoticed.
+// How long it takes to notice a peer that has disappeared silently.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 namespace guard
 {
 
-// What watches over one TCP connection.  0 switches off, but for idle, interval and
-// count: there the system's default has to be filled in already.
+// The settings that detect a dead peer of one TCP connection.  0 means off, except for
+// idle, interval and count, which must already contain the system's default.
 struct DetectionSettings
 {
 	bool keepalive;                 // SO_KEEPALIVE
@@ -37,34 +37,35 @@ inline bool operator==(const DetectionSettings &a, const DetectionSettings &b) n
 }
 
 // The time from the peer's disappearance to the end of the backend, best and worst
-// case; never, if nothing but the backend's own next use of the socket can end it.  The
-// worst case includes the kernel's timers being late, but not the time that a loaded
-// machine needs to run a process that is ready to run.
+// case; never, if only the backend's own next use of the socket can end it.  The worst
+// case includes that the kernel's timers may be late, but not that a process may have to
+// wait for a CPU on a loaded machine.
 struct Detection
 {
 	// Nothing is in flight and the backend waits for its client, in or out of a
-	// transaction: the kernel's verdict ends it at once.
+	// transaction: when the kernel gives the connection up, the backend ends at once.
 	Span idle;
-	// Nothing is in flight and the backend is at work.  It may not touch its socket for
-	// hours, so the kernel's verdict ends it with the next client check; if that is off,
-	// the worst case is never.
+	// Nothing is in flight and the backend is executing.  It may not use its socket for
+	// hours, so it ends at the first client check after the kernel has given the
+	// connection up; if that check is off, the worst case is never.
 	Span working;
 	// Data is in flight and the backend waits for its client, reading or writing.
 	Span in_flight;
-	// Data is in flight and the backend is at work: as in_flight, with what is said of
-	// working.  SQL's detects_busy.
+	// Data is in flight and the backend is executing: as in_flight, but ended by a client
+	// check as in working.  In SQL: detects_busy.
 	Span busy;
 	// The peer had closed its window, alive or dead, and the backend waits to write.
-	// The earliest case may be 0: user_timeout and stall_timeout count from the closing.
+	// The best case may be 0: user_timeout and stall_timeout count from the moment when
+	// the window was closed.
 	Span stalled;
-	// The window is open, whatever the backend writes after the disappearance: data
-	// written while keepalive probes go unanswered stops these, and retransmission
-	// begins from zero.  Includes all of the above but stalled.
+	// The window is open, and the backend may write something at any time after the
+	// disappearance: data that is written while keepalive probes are unanswered stops
+	// these, and retransmission begins from zero.  Includes all of the above but stalled.
 	Span late_write;
 };
 
-// `rto` is the retransmission timeout to reckon with, without back-off, in ms; with a
-// longer round trip than that the worst cases do not hold.
+// `rto` is the assumed retransmission timeout, without back-off, in ms.  If the round
+// trip is longer than that, the worst cases do not hold.
 Detection detection(const DetectionSettings &settings, const KernelLimits &limits,
                     Millis rto = tcp_timeout_init) noexcept;
 

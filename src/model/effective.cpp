@@ -9,7 +9,7 @@ namespace guard
 namespace
 {
 
-// Grows with the time that a dead peer goes unnoticed.
+// A value that grows with the time until a dead peer is noticed.
 std::int64_t looseness(Setting setting, std::int32_t value,
                        std::int32_t system_default) noexcept
 {

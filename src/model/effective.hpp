@@ -19,7 +19,7 @@ bool looser(Setting setting, std::int32_t a, std::int32_t b,
 
 // Whether the setting's own enforcement allows this value.  A locked setting allows the
 // policy's own value only, even where another one, 0 for the system's default, would
-// come to the same: it would no longer once the default changes.
+// be the same: it would no longer be once the default changes.
 bool allowed(Setting setting, std::int32_t choice, const ComposedSettings &policy,
              std::int32_t system_default) noexcept;
 
@@ -32,7 +32,7 @@ struct Choice
 };
 using Choices = std::array<Choice, setting_count>;
 
-// What stands without any choice, and what detection depends on besides.
+// What is in force without any choice, and what else detection depends on.
 struct Basis
 {
 	SettingValues unchosen;       // the policies' values, else PostgreSQL's
@@ -42,9 +42,9 @@ struct Basis
 	bool tcp; // false: a Unix socket
 };
 
-// The worst cases that enforced (locked or ceiling) settings promise; nullopt where they
-// promise none.  A setting promises detects_idle if that depends on it, likewise
-// detects_busy.
+// The worst cases that enforced (locked or ceiling) settings promise; nullopt if they
+// promise nothing.  A setting promises detects_idle if detects_idle depends on it; the
+// same is true of detects_busy.
 struct Promise
 {
 	Duration idle;
@@ -67,7 +67,7 @@ Promise promised(const Choices &choices, const ComposedSettings &policy,
 bool keeps(const Promise &promise, const SettingValues &values,
            const ComposedSettings &policy, const Basis &basis) noexcept;
 
-// The first item of an enforced policy; -1 if nothing is enforced.
+// The first item that is enforced; -1 if nothing is.
 int first_enforced_item(const ComposedSettings &policy) noexcept;
 
 // What finds a dead client of a TCP connection that has these values in force, with 0

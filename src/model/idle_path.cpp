@@ -7,8 +7,8 @@ namespace
 
 constexpr Millis least_idleness = 1000;
 
-// The kernel counts whole jiffies, of 10 ms at most (CONFIG_HZ): a probe may come that
-// much before `quiet` has reached the time for it.
+// The kernel counts in jiffies, of 10 ms at most (CONFIG_HZ): a probe may be sent that
+// long before `quiet` has reached the time for it.
 constexpr Millis jiffy = 10;
 
 PathEvidence survived(Millis idle_for)
@@ -39,11 +39,11 @@ const char *path_outcome_name(PathOutcome outcome) noexcept
 PathEvidence path_evidence(const IdlePath &path) noexcept
 {
 	const bool probes = path.keepalive_idle > 0;
-	// Before a change of the options there may have been probes.
+	// Before the options were changed, probes may have been sent.
 	const Millis quiet = std::min(path.quiet, path.options_changed);
 
-	// Only the answer to a probe can have come after that long: a client that went later
-	// did not fall victim to an idle timeout below.
+	// What was received after that long can only be the answer to a probe.  So no idle
+	// timeout below that has ended the connection, even if the client was lost later.
 	if (probes && quiet - path.silent >= path.keepalive_idle)
 		return survived(path.keepalive_idle);
 

@@ -1,4 +1,4 @@
-// What a connection tells of the path to its client: whether something on it forgets
+// What a connection shows about the path to its client: whether a device on it forgets
 // idle connections.
 #pragma once
 
@@ -34,7 +34,7 @@ enum class PathOutcome : std::uint8_t
 	unknown,
 	survived, // something of the client's came through after the path had been idle
 	lost,     // the first probe after it got no answer, or a reset
-	reset,    // a reset came unasked: from the client or a device, nobody knows
+	reset,    // a reset came without a probe: from the client or a device
 };
 
 struct PathEvidence
@@ -45,14 +45,13 @@ struct PathEvidence
 	Millis idle_for;
 };
 
-const char *path_outcome_name(PathOutcome outcome) noexcept; // nullptr for untold
+const char *path_outcome_name(PathOutcome outcome) noexcept; // nullptr for unknown
 
-// Takes a connection that is idle now, or was at its end.  Survivals of less than a
-// second are untold: they say nothing about idle timeouts.
+// For a connection that is idle now, or was idle at its end.  Survivals of less than a
+// second are unknown: they say nothing about idle timeouts.
 //
-// What it cannot see: probes of the client's own, which keep the path busy too
-// (tcp_validate_incoming() discards them before anything in tcp_info changes but
-// segs_in).
+// It cannot see the client's own keepalive probes, which keep the path busy too:
+// tcp_validate_incoming() discards them, and nothing in tcp_info changes but segs_in.
 PathEvidence path_evidence(const IdlePath &path) noexcept;
 
 } // namespace guard

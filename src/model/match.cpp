@@ -72,7 +72,7 @@ inline Mismatch decide(const Rule &rule, const Policy &policy,
 	const Mismatch found = at_a_glance(rule, connection);
 	if (found != Mismatch::none)
 		return found;
-	// Equal hashes are not yet equal names.
+	// Different names can have the same hash.
 	if (rule.database == PatternKind::name &&
 	    std::strcmp(policy.database, connection.database) != 0)
 		return Mismatch::database;

@@ -1,4 +1,4 @@
-// Which policy a connection gets: the part that needs no PostgreSQL.
+// Which policies match a connection: the part that does not need PostgreSQL.
 #pragma once
 
 #include <array>
@@ -13,7 +13,7 @@ namespace guard
 // FNV-1a, 64 bits, over the bytes before the NUL.
 std::uint64_t name_hash(const char *name) noexcept;
 
-// A starting connection as rules look at it.  The names are borrowed.
+// A starting connection as rules see it.  The names are not copied.
 struct Connection
 {
 	const char *database; // nullptr: none, a physical walsender
@@ -28,9 +28,9 @@ struct Connection
 };
 
 // `address` points to 4 bytes (family 4) or 16 (family 6) in network byte
-// order; family 0 ignores it.  IPv4 rules see through an IPv4-mapped address
-// (::ffff:a.b.c.d), for which IPv6 rules go on to work as well.  A plain IPv4
-// address is not matched by IPv6 rules, as in pg_hba.conf.
+// order; family 0 ignores it.  An IPv4-mapped address (::ffff:a.b.c.d) is matched by
+// IPv4 rules and by IPv6 rules.  A plain IPv4 address is not matched by IPv6 rules, as in
+// pg_hba.conf.
 Connection make_connection(const char *database, const char *role, std::uint8_t family,
                            const std::uint8_t *address, BackendKind backend) noexcept;
 

@@ -23,7 +23,7 @@ bool equal_but_for_case(const char *a, const char *b, int length) noexcept
 	                  [](char x, char y) { return lower(x) == lower(y); });
 }
 
-// Levenshtein's distance, or `limit` if it is not below that.
+// The Levenshtein distance, or `limit` if it is not below that.
 int distance(const char *a, int a_length, const char *b, int b_length, int limit) noexcept
 {
 	if (std::abs(a_length - b_length) >= limit)
@@ -68,7 +68,7 @@ void offer_name(NearName &search, const char *name) noexcept
 		length == search.length && equal_but_for_case(name, search.wanted, length)
 			? same_but_for_case
 			: distance(search.wanted, search.length, name, length, search.limit);
-	// A name of which nothing is left is not near.
+	// If every byte was replaced, the names have nothing in common.
 	if (away >= search.limit || away >= search.length)
 		return;
 	search.limit = away;

@@ -12,7 +12,7 @@ struct NearName
 	char wanted[name_bytes];
 	char best[name_bytes]; // "": none was near
 	int length;            // of `wanted`
-	int limit;             // a name has to be nearer than that
+	int limit;             // only a name with a smaller distance is taken
 };
 
 // For a name of at most name_bytes - 1 bytes.

@@ -14,14 +14,14 @@ constexpr Millis longest_ms = std::numeric_limits<std::int32_t>::max();
 constexpr int longest_s = 32767; // tcp_keepalives_idle and _interval
 constexpr int most_probes = 127;
 
-// dead_after is at least that, so that three probes or retransmissions may be lost.
+// dead_after is at least that, so that three probes or retransmissions can be lost.
 constexpr Millis least_dead_after = 3500;
 
-// From here on dead_after is cut to find stalled peers in time too; below, it would
-// forgive too little.
+// From this value on, dead_after is shortened to detect stalled peers in time too.  Below
+// it, too few lost packets would already end a session.
 constexpr Millis good_dead_after = 60 * second;
 
-// What is left for a backend and the worker to do their part.
+// The time reserved for the work of the backend and of the worker.
 Millis without_margin(Millis promise)
 {
 	return promise - 200 - promise / 100;
@@ -51,21 +51,21 @@ int whole_seconds_within(Millis t)
 	           : static_cast<int>(std::min<Millis>(armed_within(t) / second, longest_s));
 }
 
-// Down to a figure that people like to read.
+// Rounded down to a number that is easy to read.
 std::int32_t rounded(Millis t)
 {
 	t = std::min(t, longest_ms);
 	return static_cast<std::int32_t>(t - t % (t >= 10 * second ? second : 100));
 }
 
-// What a path timeout of t leaves for probes to be on their way.
+// The time that a path timeout of t leaves until a probe has to arrive.
 Millis path_share(Millis t)
 {
 	return t / 100 * 95 + t % 100 * 95 / 100;
 }
 
 // The longest idle for which the path stays open even if one probe is lost, with
-// interval <= idle; for a very forgetful path, 1 s if no probe may be lost.
+// interval <= idle; if the path timeout is too short for that, 1 s.
 int idle_for_path(Millis path_idle_timeout)
 {
 	const Millis share = path_share(path_idle_timeout);
@@ -126,25 +126,27 @@ std::string policy_name(const Intent &intent)
 
 // Why these settings and not others:
 //
-// - Keepalive finds the peer of an idle session; the probes start after about a third of
-//   the time, so that most of it is left to outlive lost ones.
-// - dead_after, not tcp_user_timeout, finds it with data in flight and for a backend at
-//   work: the user timeout also kills a living client that reads slowly (it counts from
-//   the closing of the window, answered or not), and it would take the count away from
-//   keepalive.  It is set to 0, for a value from elsewhere would break the plan.
-// - client_connection_check_interval lets a backend at work learn of keepalive's verdict
-//   even while the guard's worker is not there.
-// - A peer that had closed its window before it died is asked at growing intervals, up
-//   to two minutes (tcp_rto_max).  If there is no time for that, nobody can tell it
-//   from a slow reader in time, and only stall_timeout, which ends both, would keep the
-//   promise in this state.
+// - Keepalive detects the dead peer of an idle session.  The probes start after about a
+//   third of the time, so that the rest is enough for several probes, some of them lost.
+// - dead_after, not tcp_user_timeout, detects it with data in flight and while the
+// backend
+//   is executing: the user timeout also ends a living client that reads slowly (it counts
+//   from the moment when the window was closed, even if probes are answered), and it
+//   would replace the count of keepalive.  It is set to 0, because any other value would
+//   break the plan.
+// - client_connection_check_interval lets a backend that is executing notice the kernel's
+//   decision even if the worker is not running.
+// - A peer that had closed its window before it died is probed at growing intervals, up
+//   to two minutes (tcp_rto_max).  If detect_within is shorter, it cannot be told from a
+//   slow reader in time, and only stall_timeout, which ends both, keeps the promise in
+//   this state.
 Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
                const KernelLimits &limits) noexcept
 {
 	if (watch_interval_ms <= 0)
 		return impossible(PlanError::not_watching, 0);
 
-	// The times that cannot be had back: the first retransmission, and the guard's looks.
+	// Fixed costs: the first retransmission, and the watch interval.
 	const Millis looks = 2 * Millis{watch_interval_ms};
 	const Millis fixed = 2 * late(tcp_timeout_init) + looks;
 	const Millis promise = without_margin(intent.detect_within);
@@ -185,9 +187,9 @@ Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
 		dead_after = std::min(dead_after, dead_after_if_stalled);
 	settings.dead_after_ms = rounded(dead_after);
 
-	// Keepalive by itself should neither be later than promised nor forgive less than
-	// dead_after does: 3 to 6 probes, whichever uses the time best in whole seconds, or
-	// more if the path wants them often.
+	// Keepalive alone should neither be later than promised nor end a session after fewer
+	// lost probes than dead_after does: 3 to 6 probes, the number that uses the time best
+	// in whole seconds, or more if the path needs them often.
 	const Millis probing =
 		std::min(dead_after, promise - first_probe - settings.client_check_ms);
 	settings.idle_s = idle;
@@ -241,7 +243,7 @@ std::string sysctl_lines(const Plan &plan)
 std::string policy_insert(const Plan &plan, const Intent &intent,
                           const std::string &table)
 {
-	// Nothing here comes from outside: digits and units need no escaping.
+	// There is no outside text here: digits and units need no escaping.
 	const auto interval = [](Millis t)
 	{
 		return "'" + readable(t) + "'";

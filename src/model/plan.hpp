@@ -1,4 +1,4 @@
-// From an intent to the numbers.
+// Computes settings from an intent.
 #pragma once
 
 #include <cstdint>
@@ -31,21 +31,21 @@ struct Plan
 	PlanError error;
 	Millis minimum; // the least that is possible, with the last two errors; else 0
 
-	// The rest means something without an error only.
+	// The rest is defined only if there is no error.
 	DetectionSettings settings;
 	// Each worst case is within the intent, provided that the path's retransmission
 	// timeout stays within tcp_timeout_init; but `stalled` may be later unless the intent
 	// is to end slow readers.
 	Detection detection;
-	std::int32_t probes_per_hour; // at the most, of an idle living peer
-	// For those who have not got the guard: TCP_USER_TIMEOUT for the client's own side,
+	std::int32_t probes_per_hour; // at most, for an idle living peer
+	// For hosts without keepalive_guard: TCP_USER_TIMEOUT for the client's own side,
 	// and the sysctl tcp_retries2.
 	std::int32_t client_user_timeout_ms;
 	std::int32_t tcp_retries2;
 };
 
-// The settings that find a dead peer within intent.detect_within in every state, but for
-// a window that it had closed before, and send a probe often enough for
+// The settings that detect a dead peer within intent.detect_within in every state, unless
+// it had closed its window before, and that send probes often enough for
 // intent.path_idle_timeout.
 Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
                const KernelLimits &limits) noexcept;
@@ -61,7 +61,7 @@ std::string libpq_options(const Plan &plan);
 std::string sysctl_lines(const Plan &plan);
 
 // The same as a statement that adds a policy named after the intent to `table`, or
-// updates it.  `table` is put there as it is: quoted and qualified as need be.
+// updates it.  `table` is used as it is: the caller has quoted and qualified it.
 std::string policy_insert(const Plan &plan, const Intent &intent,
                           const std::string &table = "keepalive_policy");
 
@@ -72,8 +72,8 @@ struct PlanTexts
 	char policy_insert[1024];
 };
 
-// All three, for callers that may not meet an exception: false if one does not fit or
-// memory has run out.
+// All three, for callers that must not get an exception; false if one is too long or
+// there is not enough memory.
 bool plan_texts(const Plan &plan, const Intent &intent, const char *table,
                 PlanTexts *texts) noexcept;
 

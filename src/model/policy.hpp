@@ -1,5 +1,5 @@
 // What a policy is: plain, fixed-width, trivially copyable data that lives in
-// shared memory as it is.  Nothing here knows PostgreSQL.
+// shared memory as it is.  Nothing here depends on PostgreSQL.
 #pragma once
 
 #include <array>
@@ -78,7 +78,7 @@ struct Settings
 	std::array<std::int32_t, item_count> value; // SO_KEEPALIVE: 0, 1; the last two: ms
 	std::uint8_t given;                         // bit per item
 	Enforcement enforcement;
-	bool final;    // no later policy is asked
+	bool final;    // later policies give nothing
 	bool log_only; // dead_after and stall_timeout end nothing
 
 	bool has(int item) const noexcept { return (given >> item) & 1; }
@@ -108,8 +108,8 @@ struct Network
 	std::array<std::uint8_t, 16> address;
 };
 
-// Which connections a policy is for.  Kept apart from the strings, and small,
-// because a starting backend walks all rules.
+// Which connections a policy is for.  Stored apart from the strings, and small, because
+// a starting backend tests all rules.
 struct Rule
 {
 	std::uint64_t database_hash; // of the name, where database is `name`

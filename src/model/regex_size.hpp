@@ -1,4 +1,4 @@
-// How big a regular expression becomes when it is compiled.
+// How large a regular expression becomes when it is compiled.
 #pragma once
 
 #include <cstdint>

@@ -20,8 +20,8 @@ constexpr Millis tcp_timeout_init = 1000;
 
 // How late the kernel may fire a timer armed for `delay`; never early.  The timer
 // wheel's level n holds delays of 63 * 8^(n-1) jiffies and more with a granularity of
-// 8^n (LVL_START, LVL_GRAN), which is at most 8/63 of the delay.  What is added covers
-// the rounding to jiffies, twice, at HZ=100.
+// 8^n (LVL_START, LVL_GRAN), which is at most 8/63 of the delay.  The 20 ms are for
+// rounding to jiffies, twice, at HZ=100.
 constexpr Millis lateness(Millis delay) noexcept
 {
 	return (delay * 8 + 62) / 63 + 20;

@@ -17,7 +17,7 @@ Window operator+(const Window &a, const Window &b)
 	return {a.earliest + b.earliest, a.latest + b.latest};
 }
 
-// The running timer, which was armed for `armed` at the most, fires.
+// When the running timer fires, which was armed for at most `armed`.
 Window fires(const ConnectionSnapshot &snapshot, Millis armed)
 {
 	const Millis expires = std::max<Millis>(snapshot.expires, 0);
@@ -40,7 +40,7 @@ struct Keepalive
 	{
 		const Millis idle = Millis{settings.idle_s} * 1000;
 		const Millis armed = std::max(idle, interval);
-		// A socket between two timers: nothing is known of the next one.
+		// No timer runs at this moment: nothing is known about the next one.
 		question = snapshot.timer == Timer::keepalive ? fires(snapshot, armed)
 		                                              : Window{0, late(armed)};
 		// Fired too early, the timer is armed for what is left.
@@ -70,7 +70,7 @@ struct Keepalive
 };
 
 // How long ago the first of `periods` was armed, given that the last of them runs now:
-// the sum of all but the last, and what is over of the last.
+// the sum of all but the last, and the part of the last that has passed.
 template <typename Period>
 Window since_first_of(int periods, const ConnectionSnapshot &snapshot, Period period)
 {
@@ -95,9 +95,9 @@ Window since_first_retransmission(const ConnectionSnapshot &snapshot,
 {
 	const auto since = [&](Millis original_rto)
 	{
-		// tcp_ld_RTO_revert(): a router's (or ARP's) word that the peer is unreachable
-		// takes a doubling back, and cuts the period short.  The doublings that are left
-		// have lasted.
+		// tcp_ld_RTO_revert(): a report that the peer is unreachable, from a router or
+		// ARP, undoes a doubling and shortens the period.  The doublings that are left
+		// have lasted their full time.
 		const int periods = std::min(snapshot.retransmits, snapshot.backoff);
 		const int first = snapshot.backoff - periods;
 		return since_first_of(periods, snapshot,
@@ -112,14 +112,14 @@ Window since_first_retransmission(const ConnectionSnapshot &snapshot,
 	Window result = since(least_rto);
 	if (snapshot.since_first_timeout)
 	{
-		// In whole milliseconds of two moments.  A fast retransmission may have been
-		// before it.
+		// The difference of two times in whole milliseconds.  A fast retransmission may
+		// have been sent before it.
 		result.earliest = std::max<Millis>(*snapshot.since_first_timeout - 1, 0);
 		result.latest = std::max(result.latest, *snapshot.since_first_timeout);
 	}
 	if (snapshot.rto >= limits.rto_max || snapshot.retransmits > snapshot.backoff)
 	{
-		// It cannot have begun before the last ACK of a peer that is silent since.
+		// It cannot have started before the last ACK, after which the peer was silent.
 		result.latest = std::max(snapshot.last_ack_recv, result.earliest);
 	}
 	return result;
@@ -137,15 +137,15 @@ Window retransmission_gives_up(const ConnectionSnapshot &snapshot,
 		since = since_first_retransmission(snapshot, limits);
 	else
 	{
-		// What fires now may be a tail-loss probe, before the RTO.
+		// The running timer may be that of a tail-loss probe, before the RTO.
 		next.latest += late(snapshot.rto);
-		// It counts from there on.
+		// The limit counts from then on.
 		since = {-next.latest, -next.earliest};
 	}
 	const Millis earliest = std::max(next.earliest, limit - since.latest);
-	// A firing before the limit arms the timer for the rest of a user timeout
-	// (tcp_clamp_rto_to_user_timeout; one that is already armed so gives too long a
-	// `since`, and it is the last) or else for the next period.
+	// If the timer fires before the limit, it is armed for the rest of the user timeout
+	// (tcp_clamp_rto_to_user_timeout), or without one for the next period.  If it is
+	// already armed in this way, `since` is too long, but this is the last firing.
 	const Millis left = limit - since.earliest;
 	if (settings.user_timeout_ms)
 		return {earliest, std::max(next.latest, left + lateness(limit))};
@@ -175,7 +175,7 @@ Window shrunk_window_gives_up(const ConnectionSnapshot &snapshot,
 }
 
 // tcp_write_wakeup(): into a window that is open, but too little for the data that waits,
-// the persist timer sends a part of it.  Retransmission is in charge then.
+// the persist timer sends a part of it, and then the retransmission timer runs.
 bool probes_with_data(const ConnectionSnapshot &snapshot)
 {
 	return snapshot.timer == Timer::persist && snapshot.snd_wnd.value_or(0) > 0;
@@ -189,7 +189,7 @@ ConnectionSnapshot after_data_probe(ConnectionSnapshot snapshot)
 	return snapshot;
 }
 
-// tcp_probe_timer(): the user timeout comes on top of tcp_retries2 here.
+// tcp_probe_timer(): both the user timeout and tcp_retries2 apply.
 Window persist_gives_up(const ConnectionSnapshot &snapshot,
                         const DetectionSettings &settings, const KernelLimits &limits)
 {
@@ -210,9 +210,9 @@ Window persist_gives_up(const ConnectionSnapshot &snapshot,
 	const Millis user_timeout = settings.user_timeout_ms;
 	if (user_timeout == 0)
 		return result;
-	// It counts from the first probe.  Answers restart the timer but not the count, so
-	// the probes sent, which the back-off tells until it is at its end, are the least
-	// of what has passed.
+	// It counts from the first probe.  Answers restart the timer but not the count.  The
+	// back-off shows how many probes were sent until it has reached its limit, so at
+	// least their periods have passed.
 	if (snapshot.backoff == 0)
 		return {std::min(result.earliest, next.earliest + user_timeout),
 		        std::min(result.latest, next.latest + late(user_timeout))};
@@ -278,7 +278,7 @@ std::optional<Asked> asked(const ConnectionSnapshot &snapshot,
 		Window since{0, silent_for(snapshot)};
 		if (snapshot.asked_for)
 		{
-			// It may be of the question before this one.
+			// It may belong to the retransmission before this one.
 			const Millis asked_for = std::min(*snapshot.asked_for, since.latest);
 			return Asked{true, {asked_for, asked_for}};
 		}
@@ -422,7 +422,7 @@ Health health(const ConnectionSnapshot &snapshot, const DetectionSettings &setti
 
 Duration since_first_timeout(const TcpInfo &info) noexcept
 {
-	// The last of the fields in question.
+	// The last of the fields that are used here.
 	constexpr auto time = whole_field("total_rto_time", offsetof(TcpInfo, total_rto_time),
 	                                  sizeof(TcpInfo::total_rto_time));
 	if (!has_field(info, time) || info.retransmits == 0 || info.total_rto_recoveries != 1)
@@ -438,8 +438,8 @@ Millis silent_for(const ConnectionSnapshot &snapshot) noexcept
 bool asking(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
             const KernelLimits &limits) noexcept
 {
-	// In a window that was closed over data in flight, the retransmissions are window
-	// probes (tcp_retransmit_timer): they are answered, but stay out.
+	// If the window was closed while data was in flight, the retransmissions are window
+	// probes (tcp_retransmit_timer): they are answered, but the data is not acknowledged.
 	const bool retransmitted = snapshot.retransmits > 0 || snapshot.retransmitted > 0;
 	return (retransmitted && data_unanswered(snapshot)) ||
 	       probe_unanswered(snapshot, settings, limits);

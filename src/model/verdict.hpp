@@ -1,4 +1,4 @@
-// Is the peer of a connection alive, and in how long will it be given up?
+// Whether the peer of a connection is alive, and when the connection will be given up.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ enum class Health : std::uint8_t
 // keepalive_status()'s word for it.
 const char *health_name(Health health) noexcept;
 
-// What the kernel says of a socket now (inet_diag and tcp_info), and what the guard
-// remembers of it.
+// What the kernel shows of a socket now (inet_diag and tcp_info), and what the watcher
+// has stored about it.
 struct ConnectionSnapshot
 {
 	TcpState state;
@@ -56,25 +56,27 @@ struct ConnectionSnapshot
 struct Verdict
 {
 	Health health;
-	// From now until the kernel or the guard gives the peer up, if it stays silent.
-	// Word that the peer is unreachable, from a router or ARP, moves the kernel's
-	// timers (tcp_ld_RTO_revert): until the next one it may be otherwise by a period.
+	// From now until the kernel or the watcher gives the peer up, if it stays silent.
+	// A report that the peer is unreachable, from a router or ARP, moves the kernel's
+	// timers (tcp_ld_RTO_revert): until the next one fires, this may be wrong by a
+	// period.
 	Span gives_up_in;
 };
 
-// tcpi_total_rto_time, from 6.7, is the time from the first retransmission on timeout
-// until now, for as long as that is the first such episode of the connection: the time of
-// earlier ones is in it too (tcp_get_info, tcp_update_rto_stats).
+// From tcpi_total_rto_time, which Linux 6.7 and later have.  It is the time from the
+// first retransmission on timeout until now only during the first such episode of a
+// connection, because the time of earlier episodes is included (tcp_get_info,
+// tcp_update_rto_stats).
 Duration since_first_timeout(const TcpInfo &info) noexcept;
 
-// How long nothing has been received, as tcp_keepalive_timer() reckons it
+// For how long nothing has been received, computed as tcp_keepalive_timer() does
 // (keepalive_time_elapsed).
 Millis silent_for(const ConnectionSnapshot &snapshot) noexcept;
 
 // Whether the kernel waits for an answer: the last probe or retransmission was sent after
-// the last receipt.  A peer that has answered it is alive, however long the kernel takes
-// until it asks again.  Silence counts for dead_after only while this holds, and from the
-// moment it began.
+// the last receipt.  A peer that has answered it is alive, however long it takes until
+// the kernel sends the next one.  Silence counts for dead_after only while this is true,
+// and from the moment when it became true.
 bool asking(const ConnectionSnapshot &snapshot, const DetectionSettings &settings,
             const KernelLimits &limits) noexcept;
 

@@ -26,8 +26,8 @@ sub logs
 # The number of policies in force, from the last line of the server log that has it.
 sub last_count
 {
-	my ($last) = reverse grep { /polic.* (is|are) in force/ } split /\n/, slurp_file($node->logfile);
-	return $last =~ /(\d+) (?:keepalive )?polic(?:y|ies)(?: of database "guarded")? (?:is|are) in force/ ? $1 : $last;
+	my ($last) = reverse grep { /polic.* in force/ } split /\n/, slurp_file($node->logfile);
+	return $last =~ /(?|(\d+) keepalive polic(?:y|ies) of database "guarded" (?:is|are) in force|policies in force: (\d+)$)/ ? $1 : $last;
 }
 
 # Tests the warning of keepalive_apply(), and the finding of keepalive_check() with
@@ -90,6 +90,8 @@ my $elsewhere = $node->unix_session;
 $elsewhere->query('CREATE EXTENSION IF NOT EXISTS keepalive_guard');
 is_deeply([ map { $_->[3] } grep { $_->[0] eq 'error' } @{ $elsewhere->query('SELECT * FROM keepalive_check()') } ],
 	["\\connect guarded\nSELECT * FROM keepalive_check();"], 'keepalive_check() in another database');
+like($node->follow_hint("\\connect guarded\nSELECT * FROM keepalive_check();"), qr/ALTER TABLE mine RENAME TO keepalive_policy;/,
+	'the hint leads to the other database');
 $admin->query('ALTER TABLE mine RENAME TO keepalive_policy');
 
 # --- a column of another type ----------------------------------------------------------

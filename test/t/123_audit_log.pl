@@ -42,7 +42,7 @@ sub line
 {
 	my ($role, $inserted, $updated, $deleted, $truncated, $in_force) = @_;
 	return qq(role "$role" edited policies in database "postgres": $inserted rows inserted,)
-	  . " $updated updated, $deleted deleted, $truncated truncated; $in_force policies are in force";
+	  . " $updated updated, $deleted deleted, $truncated truncated; policies in force: $in_force";
 }
 
 my $insert = 'INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ';

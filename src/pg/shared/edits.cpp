@@ -99,7 +99,7 @@ Outcome outcome(bool is_compiled)
 	else if (pg_atomic_read_u32(&shared->enabled) == 0)
 		strlcpy(result.text, "keepalive_guard.enabled is off", sizeof(result.text));
 	else
-		snprintf(result.text, sizeof(result.text), "%u policies are in force",
+		snprintf(result.text, sizeof(result.text), "policies in force: %u",
 		         shared->policy_count);
 	return result;
 }

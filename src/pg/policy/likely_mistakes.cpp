@@ -318,21 +318,32 @@ void warn_of_likely_mistakes(const PolicyRow &row)
 	static TransactionId last_transaction = InvalidTransactionId;
 	static CommandId last_command = InvalidCommandId;
 	static int searches = 0;
+	static int warnings = 0; // that this command may still give
 
 	const TransactionId transaction = GetTopTransactionId();
 	const CommandId command = GetCurrentCommandId(false);
 	if (transaction != last_transaction || command != last_command)
+	{
 		searches = most_name_searches;
+		warnings = most_warnings;
+	}
 	last_transaction = transaction;
 	last_command = command;
 
+	if (warnings <= 0)
+		return;
 	const LikelyMistakes mistakes = likely_mistakes(row.rule, row.policy, &searches);
-	for (int i = 0; i < mistakes.count; i++)
+	for (int i = 0; i < mistakes.count && warnings > 0; i++)
 	{
 		const LikelyMistake &mistake = mistakes.found[i];
 		ereport(WARNING,
 		        (errmsg("keepalive policy \"%s\": %s", row.policy.name, mistake.problem),
 		         mistake.hint ? errhint("%s", mistake.hint) : 0));
+		if (--warnings == 0)
+			ereport(WARNING,
+			        (errmsg("no more warnings about keepalive policies are shown for "
+			                "this command"),
+			         errhint("After COMMIT, keepalive_check() shows all of them.")));
 	}
 }
 

@@ -36,6 +36,9 @@ struct LikelyMistakes
 // each time among all roles or databases.
 constexpr int most_name_searches = 3;
 
+// How many warnings one command gives.
+constexpr int most_warnings = 20;
+
 // Palloc'd texts.  Counts `searches` down.
 LikelyMistakes likely_mistakes(const Rule &rule, const Policy &policy, int *searches);
 

@@ -1035,7 +1035,7 @@ FROM endangered
 UNION ALL
 SELECT severity, subject, format(problem, pids),
 	CASE WHEN policy IS NULL
-		THEN 'ALTER SYSTEM SET client_connection_check_interval = ''10s''; SELECT pg_reload_conf();'
+		THEN 'ALTER SYSTEM SET client_connection_check_interval = ''10s''; SELECT pg_reload_conf(); -- for their next queries'
 		ELSE format(fix, '@extschema@.keepalive_policy'::regclass, quote_literal(policy)) END
 FROM (
 		SELECT subject, policy, severity, problem, fix,
@@ -1049,7 +1049,7 @@ FROM (
 			('pending', 'info', 'the values of the policy are not confirmed yet, by pid %s',
 				format('SELECT * FROM %s();', '@extschema@.keepalive_apply'::regproc)),
 			('unchecked', 'warning', 'a query has been running for more than a minute while client_connection_check_interval is off: a lost client is not noticed by pid %s',
-				'UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %s;'))
+				'UPDATE %s SET client_connection_check_interval = ''10s'' WHERE name = %s; -- for their next queries'))
 			AS trouble (kind, severity, problem, fix)
 			ON policy_state = kind
 				OR kind = 'unchecked' AND long_query AND backend_type = 'client backend'

@@ -85,6 +85,7 @@ is($finding->[0], 'error', 'keepalive_check() reports it');
 is($finding->[2],
 	'the policy reader cannot read the policies of database "guarded": the policy that was read before stays in force',
 	'keepalive_check() says what is in force');
+like($node->follow_hint($finding->[3]), qr/cannot connect to invalid database "guarded"/, 'the command of the hint finds the reason in the server log');
 kernel_has($node->session, { idle => 21 }, 'the policy stays in force');
 
 $from = $node->log_end;

@@ -1,5 +1,5 @@
 # keepalive_check() about the guard itself: each finding appears when its problem exists,
-# and disappears when the problem is solved.
+# and disappears when its hint is followed, or shows what to look at.
 use strict;
 use warnings;
 
@@ -43,18 +43,21 @@ sub finds
 	return like(join("\n", @findings), qr/\A\Q$severity | $subject | \E$pattern\z/, $name);
 }
 
-# Runs the statements in the hint of the only finding.
-sub follow_hint
-{
-	my ($statements) = (findings())[0] =~ /.* \| (.*)/s;
-	$admin->query($_) foreach grep { /\S/ } split /;|--.*/, $statements;
-	return $statements;
-}
-
 sub restarted
 {
 	$node->restart;
 	return $admin = $node->unix_session;
+}
+
+# Follows the hint of the only finding of this severity.  Returns what is printed.
+sub follow_hint
+{
+	my ($severity) = @_;
+	my @hints = map { $_->[3] } grep { !$severity || $_->[0] eq $severity } @{ $admin->query('SELECT * FROM keepalive_check()') };
+	die "not one finding, but these hints: @hints" if @hints != 1;
+	my $output = $node->follow_hint(@hints);
+	$admin = $node->unix_session if !eval { $admin->query('SELECT 1') };
+	return $output;
 }
 
 is_deeply([ findings() ], [], 'a new cluster has no finding');
@@ -80,9 +83,8 @@ my $error = $admin->try(q{SELECT keepalive_plan('1 min')})->{error};
 is_deeply([ @$error{qw(sqlstate message hint)} ],
 	[ '55000', 'cannot make a plan while keepalive_guard.watch_interval is 0', 'Set keepalive_guard.watch_interval to 1s and reload.' ],
 	'keepalive_plan() fails with watch_interval = 0');
-$admin->query('ALTER SYSTEM RESET keepalive_guard.watch_interval');
-$admin->query('SELECT pg_reload_conf()');
-is_well('there is no finding once watch_interval is set again');
+follow_hint();
+is_well('the hint sets watch_interval again');
 
 # --- the worker -------------------------------------------------------------------
 
@@ -94,13 +96,16 @@ sub worker
 # The postmaster restarts it after about a second: call keepalive_check() at once.
 my $worker = worker();
 $admin->query("SELECT pg_terminate_backend($worker, 5000)");
-like(join("\n", findings()), qr/\Aerror \| worker \| the keepalive_guard worker is not running: .* \| grep .*\z/, 'a worker that is not running is found');
+@findings = findings();
+like("@findings", qr/\Aerror \| worker \| the keepalive_guard worker is not running: .* \| grep .*\z/, 'a worker that is not running is found');
+like($node->follow_hint($findings[0] =~ /.*\| (.*)/), qr/background worker "keepalive_guard worker"/, 'the command of the hint finds the worker\'s end in the server log');
 is_well('there is no finding once the worker runs again');
 
 $worker = worker();
 kill 'STOP', $worker;
 $admin->query(q{UPDATE keepalive_policy SET comment = 'changed'});
 finds('warning', 'worker', qr/the last change of policies is not in force yet \| SELECT .*/, 'a change that is not in force is found while the worker is stopped');
+like(follow_hint(), qr/keepalive_guard worker/, 'the query of the hint shows the worker');
 kill 'CONT', $worker;
 is_well('there is no finding once the worker continues');
 
@@ -120,8 +125,10 @@ like($error->{message} . $error->{detail}, qr/"role".*regular expression/s, 'the
 $node->safe_psql('postgres', 'CREATE DATABASE elsewhere');
 $node->safe_psql('elsewhere', 'CREATE EXTENSION keepalive_guard');
 my $elsewhere = $node->unix_session(dbname => 'elsewhere');
-like(join("\n", findings($elsewhere)), qr/\Aerror \| keepalive_policy \| invalid policies are not in force: 1 of them \| grep [^|]*\z/,
+@findings = findings($elsewhere);
+like("@findings", qr/\Aerror \| keepalive_policy \| invalid policies are not in force: 1 of them \| grep [^|]*\z/,
 	'an invalid policy is found from another database');
+like($node->follow_hint($findings[0] =~ /.*\| (.*)/), qr/skipping keepalive policy "bad one"/, 'the command of the hint finds it in the server log');
 $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'bad one'});
 is_well('there is no finding once the invalid policy is deleted');
 is_deeply([ findings($elsewhere) ], [], 'there is no finding in the other database either');
@@ -144,6 +151,7 @@ is_well('the hint enables the trigger');
 $admin->query('ALTER TABLE keepalive_policy RENAME role TO who');
 $admin->query('SELECT keepalive_apply()');
 finds('error', 'keepalive_policy', qr/the table could not be read: .*/, 'a table without an expected column is found');
+like(follow_hint(), qr/keepalive_policy has no column "role"/, 'the command of the hint finds the column in the server log');
 $admin->query('ALTER TABLE keepalive_policy RENAME who TO role');
 $admin->query('SELECT keepalive_apply()');
 is_well('there is no finding once the column is restored');
@@ -152,11 +160,12 @@ is_well('there is no finding once the column is restored');
 
 $admin->query('ALTER SYSTEM SET keepalive_guard.max_policies = 1');
 restarted();
-$admin->query(q{INSERT INTO keepalive_policy (name, priority, role) VALUES ('second', 1, 'postgres')});
+$admin->query(q{INSERT INTO keepalive_policy (name, priority, role, client_connection_check_interval) VALUES ('second', 1, 'postgres', '20s')});
 finds('error', 'keepalive_guard.max_policies', qr/there are more policies than 1: .* \| ALTER SYSTEM SET keepalive_guard\.max_policies = 2; .*/,
 	'more policies than max_policies are found');
+follow_hint();
+is_well('the hint makes room for all policies');
 $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'second'});
-is_well('there is no finding once the policies are few enough');
 
 $admin->query(q{ALTER SYSTEM SET keepalive_guard.database = 'nowhere'});
 restarted();
@@ -164,11 +173,22 @@ restarted();
 sleep 0.1 until (@findings = grep { /^error/ } findings());
 like("@findings", qr/^error \| keepalive_guard\.database \| policies are read from database "nowhere", which does not exist \| ALTER SYSTEM SET keepalive_guard\.database = 'postgres'; .*$/,
 	'a missing policy database is found');
+follow_hint('error');
+is_well('the hint names a database that exists');
+$admin->query(q{ALTER SYSTEM SET keepalive_guard.database = 'nowhere'});
+restarted();
 $node->safe_psql('postgres', 'CREATE DATABASE nowhere');
 my $until = time + 20;
 do { sleep 0.1; @findings = grep { /^error/ } findings() } until "@findings" =~ /has no extension/ || time > $until;
 like("@findings", qr/^error \| keepalive_guard\.database \| policies are read from database "nowhere", which does not have the extension \| \\connect nowhere\nCREATE EXTENSION keepalive_guard;$/,
 	'a policy database without the extension is found');
+follow_hint('error');
+$until = time + 20;
+do { sleep 0.1; @findings = findings() } until "@findings" !~ /^error/ || time > $until;
+like("@findings", qr/\Awarning \| database "postgres" \| the policies in this database are not used: keepalive_guard\.database is "nowhere" \| ALTER SYSTEM[^|]*\z/,
+	'the hint creates the extension, and policies in another database are found');
+follow_hint();
+is_well('the hint uses the policies of this database');
 $admin->query(q{ALTER SYSTEM RESET keepalive_guard.database});
 $admin->query(q{ALTER SYSTEM RESET keepalive_guard.max_policies});
 
@@ -221,7 +241,6 @@ like(join(' ', @{ $result->{rows}[0] }), qr/^00:00:\d\d 00:00:\d\d INSERT INTO k
 is($admin->try(q{SELECT keepalive_plan('1 s')})->{error}{sqlstate}, '22023', 'keepalive_plan() refuses an impossible intent if the library is not preloaded');
 is_deeply($admin->query('TABLE keepalive_blockers'), [], 'keepalive_blockers is empty if the library is not preloaded');
 follow_hint();
-restarted();
 is_well('the hint preloads the library');
 
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');

@@ -109,6 +109,24 @@ sub wait_for_policies
 	return;
 }
 
+# Does what a hint of keepalive_check() says, as a user of psql would: runs its statements,
+# and restarts the server if it says so.  A hint that reads the server log is a shell
+# command.  Returns what is printed; dies if a command fails.
+sub follow_hint
+{
+	my ($self, $hint) = @_;
+	if ($hint =~ /^grep /)
+	{
+		my $log = $self->logfile;
+		my $output = `cd / && ${\($hint =~ s/server\.log/$log/r)}`;
+		die "$hint: no such line\n" if $?;
+		return $output;
+	}
+	my $output = $self->safe_psql('postgres', $hint);
+	$self->restart if $hint =~ /-- then restart the server/;
+	return $output;
+}
+
 # The row of keepalive_status() for a backend: { column => value }, undef for NULL, 1
 # and 0 for booleans.  undef if there is no such row.
 sub status

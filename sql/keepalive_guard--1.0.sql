@@ -582,6 +582,24 @@ CREATE FUNCTION @extschema@.keepalive_plan(
 COMMENT ON FUNCTION @extschema@.keepalive_plan(interval, interval, boolean) IS
 	'settings that find a dead client within that time and keep a path with that idle timeout open, and the detection times that follow; the same as libpq options, sysctl settings and an INSERT into keepalive_policy; living clients that do not read are ended only with end_slow_readers';
 
+CREATE FUNCTION @extschema@.keepalive_plan_clients(
+	detect_within interval,
+	path_idle_timeout interval DEFAULT NULL,
+	OUT client text,
+	OUT settings text,
+	OUT needs text,
+	OUT covers text[],
+	OUT detects_idle interval,
+	OUT detects_busy interval,
+	OUT detects_connecting interval,
+	OUT limits text,
+	OUT source text)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 25
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_plan_clients(interval, interval) IS
+	'the client''s side of keepalive_plan(): for each kind of client, pooler and proxy, the settings with which it finds a dead server within that time, the other row that it needs, in which states it does, its detection times, and its limits';
+
 CREATE VIEW @extschema@.keepalive_paths (path, idle_timeout, what_happens, source) AS VALUES
 	('AWS Network Load Balancer', interval '350 s', 'reset; the timeout can be set from 60 s to 6000 s',
 		'https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html'),

@@ -27,14 +27,6 @@ Millis without_margin(Millis promise)
 	return promise - 200 - promise / 100;
 }
 
-Millis with_margin(Millis needed)
-{
-	Millis promise = (needed + 200) * 100 / 99;
-	while (without_margin(promise) < needed)
-		++promise;
-	return promise;
-}
-
 // The longest delay that a timer can be armed for to fire within t; t >= late(0).
 Millis armed_within(Millis t)
 {
@@ -124,6 +116,14 @@ std::string policy_name(const Intent &intent)
 
 } // namespace
 
+Millis with_margin(Millis timer)
+{
+	Millis promise = (timer + 200) * 100 / 99;
+	while (without_margin(promise) < timer)
+		++promise;
+	return promise;
+}
+
 // Why these settings and not others:
 //
 // - Keepalive detects the dead peer of an idle session.  The probes start after about a
@@ -212,14 +212,19 @@ Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
 	plan.detection = detection(settings, limits);
 	plan.probes_per_hour = (3600 + idle - 1) / idle;
 	plan.client_user_timeout_ms =
-		rounded(std::min(longest_user_timeout(promise, limits),
+		rounded(std::min(longest_user_timeout(promise, KernelLimits()),
 	                     promise - late(settings.interval_s * second)));
-	KernelLimits other = limits;
+	plan.promise = promise;
+	plan.client_connect_timeout_s = static_cast<std::int32_t>(rounded(promise) / second);
+	KernelLimits other;
 	DetectionSettings kernel_only{};
 	for (other.tcp_retries2 = 15; other.tcp_retries2 > 1; --other.tcp_retries2)
 		if (*detection(kernel_only, other).in_flight.latest <= promise)
 			break;
 	plan.tcp_retries2 = other.tcp_retries2;
+	for (plan.tcp_syn_retries = 6; plan.tcp_syn_retries > 1; --plan.tcp_syn_retries)
+		if (*connect_gives_up(plan.tcp_syn_retries).latest <= promise)
+			break;
 	return plan;
 }
 
@@ -237,7 +242,8 @@ std::string sysctl_lines(const Plan &plan)
 	       "\nnet.ipv4.tcp_keepalive_intvl = " +
 	       std::to_string(plan.settings.interval_s) +
 	       "\nnet.ipv4.tcp_keepalive_probes = " + std::to_string(plan.settings.count) +
-	       "\nnet.ipv4.tcp_retries2 = " + std::to_string(plan.tcp_retries2) + "\n";
+	       "\nnet.ipv4.tcp_retries2 = " + std::to_string(plan.tcp_retries2) +
+	       "\nnet.ipv4.tcp_syn_retries = " + std::to_string(plan.tcp_syn_retries) + "\n";
 }
 
 std::string policy_insert(const Plan &plan, const Intent &intent,

@@ -38,11 +38,20 @@ struct Plan
 	// is to end slow readers.
 	Detection detection;
 	std::int32_t probes_per_hour; // at most, for an idle living peer
-	// For hosts without keepalive_guard: TCP_USER_TIMEOUT for the client's own side,
-	// and the sysctl tcp_retries2.
+	// What is left of detect_within for the kernel's timers.
+	Millis promise;
+	// For hosts without keepalive_guard, whose kernel's limits are not known:
+	// TCP_USER_TIMEOUT and the time to connect for the client's own side, and the sysctls
+	// tcp_retries2 and tcp_syn_retries.
 	std::int32_t client_user_timeout_ms;
+	std::int32_t client_connect_timeout_s;
 	std::int32_t tcp_retries2;
+	std::int32_t tcp_syn_retries;
 };
+
+// The longest time in which a program notices that its own timer has ended, after
+// `timer`.
+Millis with_margin(Millis timer);
 
 // The settings that detect a dead peer within intent.detect_within in every state, unless
 // it had closed its window before, and that send probes often enough for
@@ -56,8 +65,8 @@ Plan make_plan(const Intent &intent, std::int32_t watch_interval_ms,
 // lock).
 std::string libpq_options(const Plan &plan);
 
-// The same for all programs of a host, as lines of sysctl.conf.  Data in flight is
-// covered, a closed window is not.
+// The same for all programs of a host, as lines of sysctl.conf.  Data in flight and
+// connecting are covered, a closed window is not.
 std::string sysctl_lines(const Plan &plan);
 
 // The same as a statement that adds a policy named after the intent to `table`, or

@@ -32,6 +32,21 @@ Millis retransmission_limit(const KernelLimits &limits) noexcept
 	       (retries - doublings) * limits.rto_max;
 }
 
+Span connect_gives_up(int syn_retries) noexcept
+{
+	// tcp_syn_linear_timeouts: so many more retries, without back-off.
+	constexpr int linear_timeouts = 4;
+	Millis earliest = 0;
+	Millis latest = linear_timeouts * late(tcp_timeout_init);
+	for (int backoff = 0; backoff <= syn_retries; ++backoff)
+	{
+		const Millis period = shifted(tcp_timeout_init, backoff, KernelLimits().rto_max);
+		earliest += period;
+		latest += late(period);
+	}
+	return {earliest, latest};
+}
+
 Millis backed_off(Millis rto, int backoff, const KernelLimits &limits) noexcept
 {
 	return shifted(rto, backoff, limits.rto_max);

@@ -36,6 +36,11 @@ constexpr Millis late(Millis delay) noexcept
 // gives up without a user timeout.  It does not depend on the connection's own RTO.
 Millis retransmission_limit(const KernelLimits &limits) noexcept;
 
+// How long connect() waits for a server that does not answer, with the sysctl
+// tcp_syn_retries: tcp_write_timeout(), without a user timeout.  The earliest is that of
+// kernels before 6.5, which do not have tcp_syn_linear_timeouts.
+Span connect_gives_up(int syn_retries) noexcept;
+
 // The retransmission timeout after `backoff` doublings of `rto`
 // (tcp_retransmit_timer).
 Millis backed_off(Millis rto, int backoff, const KernelLimits &limits) noexcept;

@@ -116,7 +116,10 @@ INSERT INTO expected (name, arguments, columns, strict) VALUES
 		'earliest_idle interval, detects_idle interval, earliest_busy interval, '
 		'detects_busy interval, earliest_late_write interval, detects_late_write interval, '
 		'earliest_stalled interval, detects_stalled interval, '
-		'probes_per_hour integer, libpq_options text, sysctl text, policy text', false);
+		'probes_per_hour integer, libpq_options text, sysctl text, policy text', false),
+	('keepalive_plan_clients', 'detect_within interval, path_idle_timeout interval DEFAULT NULL::interval',
+		'client text, settings text, needs text, covers text[], detects_idle interval, '
+		'detects_busy interval, detects_connecting interval, limits text, source text', false);
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '

@@ -59,7 +59,7 @@ SELECT is_empty(
 SELECT is_empty(
 	$$SELECT * FROM intent WHERE sysctl !~
 		format(E'\\Anet.ipv4.tcp_keepalive_time = %s\nnet.ipv4.tcp_keepalive_intvl = %s\n'
-			'net.ipv4.tcp_keepalive_probes = %s\nnet.ipv4.tcp_retries2 = \\d+\n\\Z',
+			'net.ipv4.tcp_keepalive_probes = %s\nnet.ipv4.tcp_retries2 = \\d+\nnet.ipv4.tcp_syn_retries = [1-6]\n\\Z',
 			extract(epoch FROM tcp_keepalives_idle)::int, extract(epoch FROM tcp_keepalives_interval)::int,
 			tcp_keepalives_count)$$,
 	'sysctl has the same values');
@@ -91,7 +91,7 @@ SELECT is_empty('SELECT * FROM intent WHERE NOT strict AND within >= ''5 min'' A
 SELECT is_empty('SELECT * FROM named JOIN keepalive_policy USING (name) WHERE priority <> 1000',
 	'the policies have the priority 1000');
 SELECT throws_ok($$SELECT keepalive_plan('5 s')$$, '22023',
-	'a dead client cannot be found within 00:00:05', 'a detection time that is too short is refused');
+	'a dead client or server cannot be found within 00:00:05', 'a detection time that is too short is refused');
 CREATE FUNCTION pg_temp.refusal(call text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE call;

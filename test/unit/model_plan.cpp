@@ -218,6 +218,10 @@ TEST(Plan, SysctlsDetectWithinTheSameTimeWithDataInFlight)
 			ASSERT_LT(*detection(host, changed).in_flight.latest, intent.detect_within);
 			ASSERT_GE(plan.tcp_retries2, 2);
 			ASSERT_LE(plan.tcp_retries2, 15);
+			ASSERT_LT(*connect_gives_up(plan.tcp_syn_retries).latest,
+		              intent.detect_within);
+			ASSERT_GE(plan.tcp_syn_retries, 1);
+			ASSERT_LE(plan.tcp_syn_retries, 6);
 		});
 }
 
@@ -231,7 +235,8 @@ TEST(Plan, HasTheExpectedTexts)
 	EXPECT_EQ(sysctl_lines(plan), "net.ipv4.tcp_keepalive_time = 18\n"
 	                              "net.ipv4.tcp_keepalive_intvl = 5\n"
 	                              "net.ipv4.tcp_keepalive_probes = 6\n"
-	                              "net.ipv4.tcp_retries2 = 6\n");
+	                              "net.ipv4.tcp_retries2 = 6\n"
+	                              "net.ipv4.tcp_syn_retries = 4\n");
 	EXPECT_EQ(
 		policy_insert(plan, intent),
 		"INSERT INTO keepalive_policy (name, priority, tcp_keepalives_idle, "

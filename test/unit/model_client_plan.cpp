@@ -1,0 +1,153 @@
+#include "model/client_plan.hpp"
+
+#include <set>
+#include <string>
+
+#include <gtest/gtest.h>
+
+using namespace guard;
+
+namespace
+{
+
+// Calls visit(intent, plan, row) for each client and many intents.
+template <typename Visit> void every_row(Visit visit)
+{
+	for (const Millis within :
+	     {9300, 10000, 15000, 45500, 60000, 350000, 3600000, 864000000})
+		for (const Millis path : {0, 5000, 240000})
+		{
+			Intent intent{within, std::nullopt, false};
+			if (path != 0)
+				intent.path_idle_timeout = path;
+			const Plan plan = make_plan(intent, 1000, KernelLimits());
+			ASSERT_EQ(plan.error, PlanError::none);
+			for (std::size_t i = 0; i < client_plan_count(); ++i)
+			{
+				ClientPlan row;
+				ASSERT_TRUE(client_plan(plan, i, &row)) << i;
+				visit(intent, plan, row);
+			}
+		}
+}
+
+ClientPlan row_of(const std::string &client, const Intent &intent)
+{
+	const Plan plan = make_plan(intent, 1000, KernelLimits());
+	ClientPlan row{};
+	for (std::size_t i = 0; i < client_plan_count(); ++i)
+	{
+		EXPECT_TRUE(client_plan(plan, i, &row));
+		if (row.client == client)
+			return row;
+	}
+	ADD_FAILURE() << client;
+	return row;
+}
+
+// A client that can set everything, or has the sysctls, finds a dead server in time.
+TEST(ClientPlan, FindsADeadServerInTime)
+{
+	every_row(
+		[](const Intent &intent, const Plan &, const ClientPlan &row)
+		{
+			const std::string client = row.client;
+			if (client == "Kubernetes pod")
+			{
+				EXPECT_LE(*row.idle, intent.detect_within);
+				EXPECT_GT(*row.busy, 900000);
+				return;
+			}
+			// Node.js cannot probe for less than ten seconds.
+			if (client != "node-postgres" || intent.detect_within >= 15000)
+			{
+				EXPECT_LE(*row.idle, intent.detect_within) << client;
+				EXPECT_LE(*row.busy, intent.detect_within) << client;
+			}
+			EXPECT_LE(*row.idle, *row.busy) << client;
+			if (row.connecting)
+			{
+				EXPECT_LE(*row.connecting, intent.detect_within) << client;
+			}
+		});
+	EXPECT_GT(*row_of("node-postgres", {10000, std::nullopt, false}).idle, 10000);
+}
+
+TEST(ClientPlan, LeavesNoPlaceholder)
+{
+	every_row(
+		[](const Intent &, const Plan &, const ClientPlan &row)
+		{
+			const std::string text = row.settings;
+			for (const char *name :
+		         {"{libpq", "{sysctl}", "{go_dialer}", "{idle}", "{interval}", "{count}",
+		          "{user_timeout", "{connect", "{attempt", "{retries2}", "{syn_retries}"})
+				EXPECT_EQ(text.find(name), std::string::npos) << text;
+			EXPECT_FALSE(text.empty());
+		});
+}
+
+TEST(ClientPlan, NamesAreUniqueAndNeedsAreThere)
+{
+	std::set<std::string> names;
+	every_row([&](const Intent &, const Plan &, const ClientPlan &row)
+	          { names.insert(row.client); });
+	EXPECT_EQ(names.size(), client_plan_count());
+	every_row(
+		[&](const Intent &, const Plan &, const ClientPlan &row)
+		{
+			if (row.needs)
+			{
+				EXPECT_EQ(names.count(row.needs), 1u) << row.client;
+				EXPECT_STRNE(row.needs, row.client);
+			}
+		});
+}
+
+TEST(ClientPlan, ProxiesThatOnlyAcceptDoNotConnect)
+{
+	const Intent minute{60000, std::nullopt, false};
+	EXPECT_FALSE(row_of("systemd socket", minute).connecting);
+	EXPECT_FALSE(row_of("HAProxy, to clients", minute).connecting);
+	EXPECT_TRUE(row_of("HAProxy, to servers", minute).connecting);
+}
+
+TEST(ClientPlan, HasTheExpectedTexts)
+{
+	const Intent intent{60000, 350000, false};
+	EXPECT_STREQ(row_of("primary_conninfo", intent).settings,
+	             "keepalives=1 keepalives_idle=18 keepalives_interval=5 "
+	             "keepalives_count=6 tcp_user_timeout=32000 connect_timeout=59");
+	EXPECT_STREQ(row_of("libpq URI (postgresql://...?)", intent).settings,
+	             "keepalives=1&keepalives_idle=18&keepalives_interval=5&"
+	             "keepalives_count=6&tcp_user_timeout=32000&connect_timeout=59");
+	EXPECT_STREQ(
+		row_of("postgres_fdw", intent).settings,
+		"OPTIONS (keepalives '1', keepalives_idle '18', keepalives_interval '5', "
+		"keepalives_count '6', tcp_user_timeout '32000', connect_timeout '59')");
+	EXPECT_STREQ(row_of("tokio-postgres", intent).settings,
+	             "keepalives=1 keepalives_idle=18 keepalives_interval=5 "
+	             "keepalives_retries=6 tcp_user_timeout=32 connect_timeout=59");
+	EXPECT_STREQ(row_of("node-postgres", intent).settings,
+	             "keepAlive: true, keepAliveInitialDelayMillis: 18000, "
+	             "connectionTimeoutMillis: 59000");
+	EXPECT_STREQ(row_of("sysctl", intent).settings, "net.ipv4.tcp_keepalive_time = 18\n"
+	                                                "net.ipv4.tcp_keepalive_intvl = 5\n"
+	                                                "net.ipv4.tcp_keepalive_probes = 6\n"
+	                                                "net.ipv4.tcp_retries2 = 6\n"
+	                                                "net.ipv4.tcp_syn_retries = 4\n");
+	// The same times, although ten probes of Node.js take ten seconds.
+	EXPECT_STREQ(row_of("node-postgres", {15000, std::nullopt, false}).settings,
+	             "keepAlive: true, keepAliveInitialDelayMillis: 2000, "
+	             "connectionTimeoutMillis: 14000");
+}
+
+TEST(ClientPlan, KernelGivesUpConnecting)
+{
+	EXPECT_EQ(*connect_gives_up(1).earliest, 3000);
+	EXPECT_EQ(*connect_gives_up(6).earliest, 127000);
+	EXPECT_GT(*connect_gives_up(6).latest, 131000);
+	EXPECT_LT(*connect_gives_up(6).latest, 150000);
+}
+
+} // namespace

@@ -35,8 +35,11 @@ WARNINGS = -Wall -Wextra $(if $(WERROR),-Werror)
 
 ifneq ($(PGXS),)
 
+# The library knows its version: keepalive_check() compares it with the extension's.
+EXTENSION_VERSION := $(shell sed -nE "s/^default_version = '(.*)'/\1/p" $(EXTENSION).control)
 # -isystem: the warnings below are for our code, not for others' headers.
-PG_CPPFLAGS := -Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
+PG_CPPFLAGS := -DKEEPALIVE_GUARD_VERSION='"$(EXTENSION_VERSION)"' \
+	-Isrc -isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(NL_CFLAGS:-I%=-isystem %)
 PG_CXXFLAGS += -std=c++17 $(WARNINGS) -fvisibility=hidden
 ifneq ($(findstring clang,$(CXX)),)
@@ -55,6 +58,7 @@ override COMPILER = $(CXX) $(CXXFLAGS)
 # Debian's PGXS tracks no headers.
 $(OBJS): %.o: %.cpp
 	$(COMPILE.cc) -MMD -MP -MF $@.d -o $@ $<
+src/pg/functions/condition.o: $(EXTENSION).control
 -include $(OBJS:.o=.o.d)
 
 include test/unit/unit.mk test/lint/lint.mk

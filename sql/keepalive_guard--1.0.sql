@@ -632,6 +632,7 @@ COMMENT ON COLUMN @extschema@.keepalive_paths.source IS
 GRANT SELECT ON @extschema@.keepalive_paths TO PUBLIC;
 
 CREATE FUNCTION @extschema@.keepalive_condition(
+	OUT version text,
 	OUT preloaded boolean,
 	OUT worker boolean,
 	OUT enabled boolean,
@@ -716,6 +717,15 @@ SELECT 'error', 'shared_preload_libraries',
 				WITH ORDINALITY AS list (library, position)
 			WHERE btrim(library) <> ''))
 FROM condition WHERE NOT preloaded
+UNION ALL
+SELECT 'warning', 'version',
+	format('the extension in this database is of version %s, the loaded library of version %s', extversion, version),
+	CASE WHEN EXISTS (SELECT FROM pg_extension_update_paths('keepalive_guard')
+			WHERE source = extversion AND target = version AND path IS NOT NULL)
+		THEN format('ALTER EXTENSION keepalive_guard UPDATE TO %L;', version)
+		ELSE format('SELECT pg_postmaster_start_time(); -- if the package was updated after this, restart the server; otherwise install version %s', extversion)
+	END
+FROM condition JOIN pg_extension ON extname = 'keepalive_guard' AND extversion <> version
 UNION ALL
 SELECT 'error', 'worker',
 	'the keepalive_guard worker is not running: changes of policies do not reach the sessions, dead_after and stall_timeout are not enforced',

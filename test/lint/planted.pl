@@ -1,9 +1,10 @@
 #!/usr/bin/perl
-# Whether test/lint/includes and test/lint/objects find what they are for: each
-# violation is planted in a tree of its own below build/planted.
+# Whether test/lint/includes, test/lint/released and test/lint/objects find what they
+# are for: each violation is planted in a tree of its own below build/planted.
 use strict;
 use warnings;
 use Cwd 'getcwd';
+use Digest::SHA 'sha256_hex';
 use File::Basename 'dirname';
 use File::Path qw(make_path remove_tree);
 use FindBin '$Bin';
@@ -82,6 +83,42 @@ finds('PostgreSQL by src/pg\'s header', qr{^src/model/verdict\.cpp:1: src/model 
 	%sound, 'model/verdict.cpp' => [qw(pg/postgres.hpp)]);
 finds('a room of nobody\'s', qr{^src/util/misc\.hpp: there is no such room}, %sound, 'util/misc.hpp' => []);
 finds('a file beside the rooms', qr{^src/misc\.cpp: there is no such room}, %sound, 'misc.cpp' => []);
+
+# --- Released scripts ------------------------------------------------------------
+
+my ($old, $upgrade, $new) = map { "keepalive_guard--$_.sql" } qw(1.0 1.0--1.1 1.1);
+
+# Tests what test/lint/released prints about a tree: with 1.0 and 1.1 released, changed
+# by these files, undef for none.  No pattern: it finds nothing.
+sub finds_released
+{
+	my ($name, $expected, %changes) = @_;
+	my $tree = 'released/' . ++$trees;
+	my %files = (
+		"sql/$old" => "SELECT 1;\n",
+		"sql/$upgrade" => "SELECT 2;\n",
+		"sql/$new" => "SELECT 1;\nSELECT 2;\n",
+		'CHANGELOG.md' => "## [1.2] - unreleased\n\n## [1.1.3] - 2027-01-03\n\n## [1.0] - 2027-01-02\n");
+	$files{'sql/released'} = join '', "# A comment.\n",
+	  map { sha256_hex($files{"sql/$_"}) . "  $_\n" } $old, $upgrade, $new;
+	$files{'sql/released'} =~ s/.*  \Q$changes{unlisted}\E\n// if $changes{unlisted};
+	%files = (%files, map { $_ => $changes{$_} } grep { m{[/.]} } keys %changes);
+	plant("$tree/$_", $files{$_}) foreach grep { defined $files{$_} } keys %files;
+	my $output = `test/lint/released '$root/$tree' 2>&1`;
+	is($? != 0, defined $expected, "$name: " . ($expected ? 'fails' : 'passes'));
+	like($output, $expected // qr/\A\z/, $name);
+	return;
+}
+
+finds_released('released scripts', undef);
+finds_released('scripts of a version that is not released', undef, 'sql/keepalive_guard--1.2.sql' => '');
+finds_released('a changed install script', qr/^\Q$old\E: FAILED$/m, "sql/$old" => "SELECT 3;\n");
+finds_released('a changed upgrade script', qr/^\Q$upgrade\E: FAILED$/m, "sql/$upgrade" => "SELECT 3;\n");
+finds_released('a deleted script', qr/^\Q$old\E: FAILED open or read$/m, "sql/$old" => undef);
+finds_released('a script that is not in the list', qr{^sql/\Q$new\E is not in sql/released, but 1\.1 is released$}m, unlisted => $new);
+finds_released('an upgrade script that is not in the list', qr{^sql/\Q$upgrade\E is not in sql/released}m, unlisted => $upgrade);
+finds_released('a release without a list', qr{^sql/\Q$old\E is not in sql/released}m, 'sql/released' => "# A comment.\n");
+finds_released('a release without its script', qr{^sql/keepalive_guard--1\.2\.sql is missing}m, 'CHANGELOG.md' => "## [1.2] - 2027-01-04\n");
 
 # --- Objects ---------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ INSERT INTO expected (name, arguments, columns, strict) VALUES
 		'detects_busy interval, detects_connecting interval, limits text, source text', false);
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
-		'preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
+		'version text, preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
 		'skipped integer, in_force integer, found integer, netlink_refused text, sockets_unreadable text', 'monitor'),
 	('keepalive_likely_mistakes', '', 'severity text, policy text, problem text, hint text', 'monitor'),
 	('keepalive_policy_problems', '',

@@ -18,11 +18,17 @@ namespace
 {
 
 constexpr Column condition_columns[] = {
-	{"preloaded", BOOLOID},       {"worker", BOOLOID},
-	{"enabled", BOOLOID},         {"policies", TEXTOID},
-	{"up_to_date", BOOLOID},      {"skipped", INT4OID},
-	{"in_force", INT4OID},        {"found", INT4OID},
-	{"netlink_refused", TEXTOID}, {"sockets_unreadable", TEXTOID},
+	{"version", TEXTOID},
+	{"preloaded", BOOLOID},
+	{"worker", BOOLOID},
+	{"enabled", BOOLOID},
+	{"policies", TEXTOID},
+	{"up_to_date", BOOLOID},
+	{"skipped", INT4OID},
+	{"in_force", INT4OID},
+	{"found", INT4OID},
+	{"netlink_refused", TEXTOID},
+	{"sockets_unreadable", TEXTOID},
 };
 
 const char *state_name(PolicyState state)
@@ -72,6 +78,7 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 	TupleDesc descriptor = begin_composite(fcinfo, condition_columns);
 
 	RowValues<condition_columns> row;
+	row.add_text(KEEPALIVE_GUARD_VERSION);
 	row.add(BoolGetDatum(shared != nullptr));
 	if (shared != nullptr)
 	{

@@ -983,6 +983,18 @@ COMMENT ON FUNCTION @extschema@.keepalive_check_policies() IS
 REVOKE ALL ON FUNCTION @extschema@.keepalive_check_policies() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_policies() TO pg_monitor;
 
+CREATE FUNCTION @extschema@.keepalive_startups(
+	OUT pid integer,
+	OUT backend_start timestamptz,
+	OUT plain boolean)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_startups() IS
+	'for keepalive_check(): whether the startup packet of a session had no settings (plain), as those of PgBouncer';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_startups() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_startups() TO pg_monitor;
+
 CREATE FUNCTION @extschema@.keepalive_check_sessions(
 	OUT severity text,
 	OUT subject text,
@@ -998,6 +1010,12 @@ session AS MATERIALIZED (
 	SELECT
 		s.*,
 		a.state = 'active' AND clock_timestamp() - a.query_start > interval '1 minute' AS long_query,
+		-- PgBouncer's ways: it starts a connection without application_name and sets that of
+		-- its client later, if configured so with the client's address; and it resets a
+		-- connection before the next client gets it.
+		s.application_name <> '' AND coalesce(started.plain, false)
+			OR s.application_name ~ ' - [0-9a-f.:]+:[0-9]+$'
+			OR a.state = 'idle' AND a.query = 'DISCARD ALL' AS pooled,
 		-- The kernel knows of the end of a client on the same host.
 		s.transport = 'tcp' AND NOT s.client_addr <<= '127.0.0.0/8' AND s.client_addr <> '::1' AS remote,
 		s.policies[1] AS policy,
@@ -1005,6 +1023,25 @@ session AS MATERIALIZED (
 			ELSE format('sessions of policy "%s"', s.policies[1]) END AS subject
 	FROM @extschema@.keepalive_status() AS s
 		LEFT JOIN pg_stat_activity AS a USING (pid)
+		LEFT JOIN @extschema@.keepalive_startups() AS started
+			ON started.pid = s.pid AND started.backend_start = a.backend_start
+),
+-- Where poolers are, unless there is a policy for one, which can only be for its address.
+pooler AS (
+	SELECT client_addr, count(*) AS sessions,
+		min(usename) FILTER (WHERE client_connection_check_interval = interval '0') AS unchecked
+	FROM session
+	WHERE backend_type = 'client backend'
+	GROUP BY client_addr
+	HAVING count(*) FILTER (WHERE pooled) >= 3
+		AND current_setting('keepalive_guard.database', true) = current_database()
+		AND CASE WHEN client_addr IS NULL
+			-- Over a Unix socket nothing else has an effect.
+			THEN count(*) FILTER (WHERE client_connection_check_interval = interval '0') > 0
+			ELSE NOT EXISTS (
+				SELECT FROM @extschema@.keepalive_policy AS p
+				-- Without a dependency on a column that an older table lacks.
+				WHERE p.enabled AND (to_jsonb(p) ->> 'client')::inet = session.client_addr) END
 ),
 -- Sessions with values of their own, those with the same values together.
 alike AS (
@@ -1060,6 +1097,16 @@ SELECT 'warning', format('clients in %s', network),
 		ELSE format('UPDATE %s SET keepalive = true, tcp_keepalives_idle = %L, tcp_keepalives_interval = %L%s WHERE name = %L;',
 			'@extschema@.keepalive_policy'::regclass, advice, advice, enforcement, policy) END
 FROM endangered
+UNION ALL
+SELECT 'info', CASE WHEN client_addr IS NULL THEN 'clients on this host' ELSE format('clients at %s', host(client_addr)) END,
+	format('%s sessions look like those of a connection pooler: policies reach the pooler and not its clients, whose death only the settings of the pooler can find; a query of theirs then runs on unless client_connection_check_interval is set',
+		sessions),
+	CASE WHEN client_addr IS NULL
+		THEN format('INSERT INTO %s (name, role, client_connection_check_interval) VALUES (%L, %L, ''10s'');',
+			'@extschema@.keepalive_policy'::regclass, 'pooler for ' || unchecked, unchecked)
+		ELSE format('INSERT INTO %s (name, client, client_connection_check_interval) VALUES (%L, %L, ''10s'');',
+			'@extschema@.keepalive_policy'::regclass, 'pooler at ' || host(client_addr), host(client_addr)) END
+FROM pooler
 UNION ALL
 SELECT severity, subject, format(problem, pids),
 	CASE WHEN policy IS NULL

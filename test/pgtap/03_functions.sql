@@ -124,6 +124,7 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'version text, preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
 		'skipped integer, in_force integer, found integer, netlink_refused text, sockets_unreadable text', 'monitor'),
+	('keepalive_startups', '', 'pid integer, backend_start timestamp with time zone, plain boolean', 'monitor'),
 	('keepalive_likely_mistakes', '', 'severity text, policy text, problem text, hint text', 'monitor'),
 	('keepalive_policy_problems', '',
 		'policy text, replication_only boolean, problem text, hint text, gives text[], given_before jsonb, '

@@ -207,6 +207,8 @@ void begin_session(Port *port)
 	own_session.kind = am_walsender ? BackendKind::replication : BackendKind::client;
 	own_session.transport =
 		port->raddr.addr.ss_family == AF_UNIX ? Transport::unix_socket : Transport::tcp;
+	own_session.plain_startup =
+		port->guc_options == NIL && port->cmdline_options == nullptr;
 	if (own_is_tcp())
 	{
 		read_socket_id(port->sock, own_session.socket);

@@ -38,6 +38,7 @@ struct Session
 	char database[name_bytes];  // as connected; "" for a physical walsender
 	BackendKind kind;
 	Transport transport;
+	bool plain_startup;          // the startup packet had no setting
 	std::uint8_t update_signal;  // 0: this backend has no handler for updates
 	SocketId socket;             // TCP only
 	std::uint32_t applied;       // Wanted::version that is in force

@@ -417,6 +417,18 @@ COMMENT ON FUNCTION @extschema@.keepalive_stats_reset() IS
 	'sets the counters of keepalive_stats() to zero';
 REVOKE ALL ON FUNCTION @extschema@.keepalive_stats_reset() FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.keepalive_ended(
+	OUT cause text,
+	OUT lost boolean,
+	OUT connections bigint)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 13
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_ended() IS
+	'for keepalive_metrics: how many connections ended for which cause, each counted once, since the counters of keepalive_stats() were zero';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_ended() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_ended() TO pg_monitor;
+
 --
 -- Learning the paths
 --
@@ -641,6 +653,7 @@ CREATE FUNCTION @extschema@.keepalive_condition(
 	OUT skipped integer,
 	OUT in_force integer,
 	OUT found integer,
+	OUT changed_at timestamptz,
 	OUT netlink_refused text,
 	OUT sockets_unreadable text)
 	RETURNS record
@@ -1237,3 +1250,327 @@ COMMENT ON COLUMN @extschema@.keepalive_blockers.transaction_age IS 'how long ag
 COMMENT ON COLUMN @extschema@.keepalive_blockers.holds_xmin IS 'no session, replication slot or prepared transaction keeps vacuum from removing older rows than this one';
 COMMENT ON COLUMN @extschema@.keepalive_blockers.xmin_age IS 'age in transactions of the oldest it may still see or has itself; NULL: it holds back nothing';
 GRANT SELECT ON @extschema@.keepalive_blockers TO PUBLIC;
+
+--
+-- Monitoring
+--
+
+CREATE FUNCTION @extschema@.keepalive_listeners(
+	OUT local_port integer,
+	OUT accept_queue bigint,
+	OUT accept_queue_limit bigint)
+	RETURNS SETOF record
+	LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 2
+	AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION @extschema@.keepalive_listeners() IS
+	'for keepalive_metrics: the accept queues of the listeners in keepalive_sockets()';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_listeners() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_listeners() TO pg_monitor;
+
+-- Each metric has a constant name in a branch of its own, so that a condition on the name
+-- leaves out the other branches, and what only they read.
+CREATE VIEW @extschema@.keepalive_metrics (name, type, help, labels, value) WITH (security_invoker = true) AS
+WITH condition AS MATERIALIZED (
+	SELECT * FROM @extschema@.keepalive_condition()
+),
+session AS MATERIALIZED (
+	SELECT transport, policies, coalesce(policy_state, 'none') AS policy_state, coalesce(health, '') AS health,
+		silent_for, rtt_ms / 1000 AS rtt, detects_idle, detects_busy,
+		-- As in keepalive_check(): the kernel knows of the end of a client on the same
+		-- host, and wal_sender_timeout ends a walsender.
+		transport = 'tcp' AND keepalive IS NOT NULL AND NOT client_addr <<= '127.0.0.0/8' AND client_addr <> '::1'
+			AND NOT (backend_type = 'walsender'
+				AND current_setting('wal_sender_timeout')::interval > interval '0') AS promised
+	FROM @extschema@.keepalive_status()
+	WHERE transport IS NOT NULL
+),
+statistics AS MATERIALIZED (
+	SELECT * FROM @extschema@.keepalive_stats() WHERE (SELECT preloaded FROM condition)
+),
+finding AS MATERIALIZED (
+	SELECT severity, subject FROM @extschema@.keepalive_check()
+),
+blocker AS MATERIALIZED (
+	SELECT waiting, oldest_wait, holds_xmin FROM @extschema@.keepalive_blockers
+),
+listener AS MATERIALIZED (
+	SELECT accept_queue, accept_queue_limit FROM @extschema@.keepalive_listeners()
+	WHERE (SELECT sockets_unreadable IS NULL FROM condition)
+),
+bound (le) AS (
+	VALUES ('0.0001'), ('0.00025'), ('0.0005'), ('0.001'), ('0.0025'), ('0.005'), ('0.01'), ('0.025'), ('0.05'),
+		('0.1'), ('0.25'), ('0.5'), ('1'), ('2.5'), ('+Inf')
+),
+-- Round-trip times have whole microseconds; width_bucket() has the bounds themselves in
+-- the next bucket.
+bucket AS MATERIALIZED (
+	SELECT bound.le, coalesce(sum(sessions) OVER (ORDER BY bound.le::double precision), 0) AS sessions
+	FROM bound
+		LEFT JOIN (
+			SELECT bounds[1 + width_bucket(rtt - 1e-9, bounds)] AS le, count(*) AS sessions
+			FROM session
+				CROSS JOIN (SELECT array_agg(le::double precision ORDER BY le::double precision) AS bounds FROM bound) AS b
+			WHERE rtt IS NOT NULL
+			GROUP BY 1) AS counted ON counted.le = bound.le::double precision
+)
+SELECT 'keepalive_guard_build_info'::text, 'gauge'::text,
+	'Versions of the extension, of the library and of PostgreSQL; the value is 1.'::text,
+	jsonb_build_object('version', extversion, 'library', version,
+		'postgresql', split_part(current_setting('server_version'), ' ', 1)),
+	1::double precision
+FROM condition JOIN pg_extension ON extname = 'keepalive_guard'
+
+-- The guard itself.
+UNION ALL
+SELECT 'keepalive_guard_preloaded', 'gauge', 'Whether the library is in shared_preload_libraries.',
+	'{}', preloaded::integer
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_worker_up', 'gauge', 'Whether the worker is running.',
+	'{}', coalesce(worker, false)::integer
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_enabled', 'gauge', 'Whether policies are applied (keepalive_guard.enabled).',
+	'{}', coalesce(enabled, false)::integer
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_policies', 'gauge', 'Policies in force.',
+	'{}', coalesce(in_force, 0)
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_invalid_policies', 'gauge', 'Policies that are not in force because a value is invalid.',
+	'{}', coalesce(skipped, 0)
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_policies_up_to_date', 'gauge',
+	'Whether the table of policies could be read, and its last change has reached the sessions.',
+	'{}', coalesce(up_to_date AND policies = 'compiled', false)::integer
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_policies_changed_timestamp_seconds', 'gauge',
+	'When the policies in force changed last, or were first read after the server was started; 0: not yet.',
+	'{}', coalesce(extract(epoch FROM changed_at), 0)
+FROM condition
+UNION ALL
+SELECT 'keepalive_guard_standby_outdated', 'gauge',
+	'Whether this is a standby that may have outdated policies: replay is paused or late, or it is not connected.',
+	'{}', count(*)
+FROM finding WHERE subject = 'standby'
+UNION ALL
+SELECT 'keepalive_guard_check_findings', 'gauge', 'Findings of keepalive_check().',
+	jsonb_build_object('severity', shown.severity), count(finding.severity)
+FROM (VALUES ('error'), ('warning'), ('info')) AS shown (severity) LEFT JOIN finding USING (severity)
+GROUP BY shown.severity
+
+-- Sessions now.
+UNION ALL
+SELECT 'keepalive_guard_health_sessions', 'gauge',
+	'Sessions by transport and state of their connection; health is empty for a Unix socket, or if not known.',
+	jsonb_build_object('transport', shown.transport, 'health', shown.health), count(session.transport)
+FROM (VALUES ('tcp', 'alive'), ('tcp', 'probing'), ('tcp', 'retransmitting'), ('tcp', 'zero_window'),
+		('tcp', 'closed_by_peer'), ('tcp', 'dead'), ('tcp', ''), ('unix', '')) AS shown (transport, health)
+	LEFT JOIN session USING (transport, health)
+GROUP BY shown.transport, shown.health
+UNION ALL
+SELECT 'keepalive_guard_policy_sessions', 'gauge',
+	'The same by policy: a session counts under each of its policies, one without any under the empty name.',
+	jsonb_build_object('policy', coalesce(policy, ''), 'transport', transport, 'health', health), count(*)
+FROM session LEFT JOIN LATERAL unnest(policies) AS policy ON true
+GROUP BY policy, transport, health
+UNION ALL
+SELECT 'keepalive_guard_policy_state_sessions', 'gauge',
+	'Sessions by transport and by policy_state; none: without any policy.',
+	jsonb_build_object('transport', shown.transport, 'state', state), count(session.transport)
+FROM (VALUES ('tcp'), ('unix')) AS shown (transport)
+	CROSS JOIN (VALUES ('applied'), ('overridden'), ('pending'), ('failed'), ('none')) AS states (state)
+	LEFT JOIN session ON session.transport = shown.transport AND policy_state = state
+GROUP BY shown.transport, state
+UNION ALL
+SELECT 'keepalive_guard_longest_silence_seconds', 'gauge',
+	'The longest time since anything was received from the client of a session.',
+	'{}', coalesce(extract(epoch FROM max(silent_for)), 0)
+FROM session
+UNION ALL
+SELECT 'keepalive_guard_detection_worst_seconds', 'gauge',
+	'The longest time in which a dead client is found, of sessions with clients on other hosts; without those that have no limit.',
+	jsonb_build_object('state', state),
+	coalesce(extract(epoch FROM max(CASE state WHEN 'idle' THEN detects_idle ELSE detects_busy END)), 0)
+FROM (VALUES ('idle'), ('busy')) AS states (state) LEFT JOIN session ON promised
+GROUP BY state
+UNION ALL
+SELECT 'keepalive_guard_detection_unlimited_sessions', 'gauge',
+	'Sessions with clients on other hosts whose dead client may never be found.',
+	jsonb_build_object('state', state),
+	count(*) FILTER (WHERE promised AND CASE state WHEN 'idle' THEN detects_idle ELSE detects_busy END IS NULL)
+FROM (VALUES ('idle'), ('busy')) AS states (state) LEFT JOIN session ON promised
+GROUP BY state
+UNION ALL
+SELECT 'keepalive_guard_rtt_seconds_bucket', 'histogram', 'Round-trip times of the current sessions.',
+	jsonb_build_object('le', le), sessions
+FROM bucket
+UNION ALL
+SELECT 'keepalive_guard_rtt_seconds_count', 'histogram', 'Round-trip times of the current sessions.',
+	'{}', count(rtt)
+FROM session
+UNION ALL
+SELECT 'keepalive_guard_rtt_seconds_sum', 'histogram', 'Round-trip times of the current sessions.',
+	'{}', coalesce(sum(rtt), 0)
+FROM session
+
+-- Dead clients that block others.
+UNION ALL
+SELECT 'keepalive_guard_blockers', 'gauge', 'Sessions whose client is not alive and for whose locks others wait.',
+	'{}', count(*) FILTER (WHERE waiting > 0)
+FROM blocker
+UNION ALL
+SELECT 'keepalive_guard_blocked_sessions', 'gauge',
+	'Sessions that wait for locks of such sessions, directly or indirectly; once for each of these.',
+	'{}', coalesce(sum(waiting), 0)
+FROM blocker
+UNION ALL
+SELECT 'keepalive_guard_longest_blocked_seconds', 'gauge', 'How long the first of these has been waiting.',
+	'{}', coalesce(extract(epoch FROM max(oldest_wait)), 0)
+FROM blocker
+UNION ALL
+SELECT 'keepalive_guard_xmin_holders', 'gauge',
+	'Sessions whose client is not alive and that prevent vacuum from removing rows.',
+	'{}', count(*) FILTER (WHERE holds_xmin)
+FROM blocker
+
+-- Connections that wait to be accepted.
+UNION ALL
+SELECT 'keepalive_guard_accept_queue_connections', 'gauge',
+	'Connections that wait to be accepted by the postmaster, on all listeners.',
+	'{}', coalesce(sum(accept_queue), 0)
+FROM listener
+UNION ALL
+SELECT 'keepalive_guard_accept_queue_use_ratio', 'gauge',
+	'The accept queue of the listener that is most full, as a part of its limit.',
+	'{}', coalesce(max(accept_queue::double precision / accept_queue_limit), 0)
+FROM listener
+
+-- Counters.
+UNION ALL
+SELECT 'keepalive_guard_connections_ended_total', 'counter', 'Ended connections by cause; lost: without any word of client or server.',
+	jsonb_build_object('cause', cause, 'lost', lost::text), connections
+FROM @extschema@.keepalive_ended() WHERE (SELECT preloaded FROM condition)
+UNION ALL
+SELECT 'keepalive_guard_policy_connections_total', 'counter',
+	'Sessions that there are and were, under each of their policies.',
+	jsonb_build_object('policy', coalesce(policy, '')), sessions_total
+FROM statistics
+UNION ALL
+SELECT 'keepalive_guard_policy_lost_connections_total', 'counter',
+	'Lost connections by cause, under each of their policies, if there were any.',
+	jsonb_build_object('policy', coalesce(policy, ''), 'cause', cause), lost
+FROM statistics
+	CROSS JOIN LATERAL (VALUES ('client_vanished', client_vanished), ('reset', reset),
+		('keepalive_timeout', keepalive_timeout), ('user_timeout', user_timeout),
+		('retransmit_timeout', retransmit_timeout), ('unreachable', unreachable), ('dead_after', dead_after),
+		('stall_timeout', stall_timeout), ('unknown', unknown)) AS ended (cause, lost)
+WHERE lost > 0
+UNION ALL
+SELECT 'keepalive_guard_policy_would_end_total', 'counter',
+	'What dead_after and stall_timeout of a policy with log_only would have ended, if there was any.',
+	jsonb_build_object('policy', coalesce(policy, '')), would_end
+FROM statistics WHERE would_end > 0;
+COMMENT ON VIEW @extschema@.keepalive_metrics IS
+	'what monitoring systems need, as Prometheus has it: base units, no process IDs and no addresses; for members of pg_monitor';
+COMMENT ON COLUMN @extschema@.keepalive_metrics.name IS 'name of the metric';
+COMMENT ON COLUMN @extschema@.keepalive_metrics.type IS 'gauge, counter or histogram';
+COMMENT ON COLUMN @extschema@.keepalive_metrics.help IS 'what it means';
+COMMENT ON COLUMN @extschema@.keepalive_metrics.labels IS 'labels and their values, all of them strings; an empty string is the same as no label';
+COMMENT ON COLUMN @extschema@.keepalive_metrics.value IS 'value, in seconds, connections or sessions, or 0 and 1 for false and true';
+GRANT SELECT ON @extschema@.keepalive_metrics TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_openmetrics() RETURNS text
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH sample AS MATERIALIZED (
+	SELECT *, CASE type
+			WHEN 'counter' THEN regexp_replace(name, '_total$', '')
+			WHEN 'histogram' THEN regexp_replace(name, '_(bucket|count|sum)$', '')
+			ELSE name END AS family
+	FROM @extschema@.keepalive_metrics
+),
+family AS (
+	SELECT family, min(type) AS type, min(help) AS help,
+		string_agg(format('%s%s %s', name, '{' || label.list || '}',
+				CASE value WHEN 'Infinity' THEN '+Inf' ELSE value::text END), E'\n'
+			ORDER BY name, (labels ->> 'le')::double precision, label.list) AS samples
+	FROM sample
+		CROSS JOIN LATERAL (
+			SELECT string_agg(format('%s="%s"', key,
+				replace(replace(replace(l.value, '\', '\\'), '"', '\"'), E'\n', '\n')), ',' ORDER BY key) AS list
+			FROM jsonb_each_text(labels) AS l) AS label
+	GROUP BY family
+)
+SELECT string_agg(concat_ws(E'\n',
+		format('# HELP %s %s', family, help),
+		format('# TYPE %s %s', family, type),
+		'# UNIT ' || family || ' ' || substring(family FROM '_(seconds|ratio)$'),
+		samples), E'\n' ORDER BY family) || E'\n# EOF'
+FROM family;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_openmetrics() IS
+	'keepalive_metrics in the text format of OpenMetrics, which Prometheus reads';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_openmetrics() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_openmetrics() TO pg_monitor;
+
+CREATE VIEW @extschema@.keepalive_top WITH (security_invoker = true) AS
+SELECT
+	s.pid,
+	CASE WHEN length(s.usename) > 8 THEN left(s.usename, 7) || '~' ELSE s.usename::text END AS usename,
+	CASE
+		WHEN s.transport = 'unix' THEN '[local]'
+		WHEN length(host(s.client_addr)) > 15 THEN '~' || right(host(s.client_addr), 14)
+		ELSE host(s.client_addr)
+	END AS client,
+	CASE a.state
+		WHEN 'idle in transaction' THEN 'in txn'
+		WHEN 'idle in transaction (aborted)' THEN 'failed'
+		ELSE left(a.state, 6)
+	END AS state,
+	CASE WHEN length(policy.list) > 8 THEN left(policy.list, 7) || '~' ELSE policy.list END AS policy,
+	CASE s.health
+		WHEN 'retransmitting' THEN 'retrans'
+		WHEN 'zero_window' THEN 'zerowin'
+		WHEN 'closed_by_peer' THEN 'closed'
+		ELSE s.health
+	END AS health,
+	short.times[1] AS silent,
+	CASE WHEN s.gives_up_in IS NULL AND s.silent_for IS NOT NULL AND s.keepalive IS NOT NULL
+		THEN 'never' ELSE short.times[2] END AS ends,
+	short.times[3] AS xact,
+	nullif(b.waiting, 0) AS waits
+FROM @extschema@.keepalive_status() AS s
+	LEFT JOIN pg_stat_activity AS a USING (pid)
+	LEFT JOIN @extschema@.keepalive_blockers AS b USING (pid)
+	CROSS JOIN LATERAL (SELECT array_to_string(s.policies, ',') AS list) AS policy
+	CROSS JOIN LATERAL (
+		SELECT array_agg(CASE
+				WHEN seconds < 100 THEN floor(seconds) || 's'
+				WHEN seconds < 100 * 60 THEN floor(seconds / 60) || 'm'
+				WHEN seconds < 100 * 3600 THEN floor(seconds / 3600) || 'h'
+				ELSE floor(seconds / 86400) || 'd'
+			END ORDER BY position) AS times
+		FROM unnest(ARRAY[s.silent_for, s.gives_up_in, clock_timestamp() - a.xact_start])
+			WITH ORDINALITY AS t (duration, position)
+			CROSS JOIN LATERAL (SELECT extract(epoch FROM duration) AS seconds) AS n) AS short
+ORDER BY
+	nullif(b.waiting, 0) DESC NULLS LAST,
+	array_position('{dead,closed_by_peer,retransmitting,probing,zero_window,alive}', s.health) NULLS LAST,
+	s.silent_for DESC NULLS LAST, s.pid;
+COMMENT ON VIEW @extschema@.keepalive_top IS
+	'all sessions in at most 100 characters a line, the worst first: those that block others, then by the state of the connection; for \watch';
+COMMENT ON COLUMN @extschema@.keepalive_top.pid IS 'backend';
+COMMENT ON COLUMN @extschema@.keepalive_top.usename IS 'its role, cut off if it is longer than 8 characters';
+COMMENT ON COLUMN @extschema@.keepalive_top.client IS 'address of the client, the last 14 characters if it is longer than 15, or [local]';
+COMMENT ON COLUMN @extschema@.keepalive_top.state IS 'as in pg_stat_activity, cut off; in txn: idle in transaction, failed: idle in transaction (aborted)';
+COMMENT ON COLUMN @extschema@.keepalive_top.policy IS 'policies of the session, cut off if that is longer than 8 characters';
+COMMENT ON COLUMN @extschema@.keepalive_top.health IS 'as in keepalive_status(); retrans: retransmitting, zerowin: zero_window, closed: closed_by_peer';
+COMMENT ON COLUMN @extschema@.keepalive_top.silent IS 'since when nothing has been received from the client';
+COMMENT ON COLUMN @extschema@.keepalive_top.ends IS 'how long until the connection is given up if the client stays silent';
+COMMENT ON COLUMN @extschema@.keepalive_top.xact IS 'how long ago the transaction began';
+COMMENT ON COLUMN @extschema@.keepalive_top.waits IS 'number of sessions that wait for its locks, as in keepalive_blockers';
+GRANT SELECT ON @extschema@.keepalive_top TO PUBLIC;

@@ -80,6 +80,28 @@ template <typename Read> ReadOutcome with_or_without_netlink(Read read) noexcept
 		});
 }
 
+// Calls find(SockDiag *), with nullptr where netlink is refused, and makes an array of
+// what it returns, which the caller has to free().
+template <typename Find>
+ReadOutcome read_array(Find find, ServerSocket **sockets, std::size_t *count) noexcept
+{
+	*sockets = nullptr;
+	*count = 0;
+	return with_or_without_netlink(
+		[&](SockDiag *diag)
+		{
+			const std::vector<ServerSocket> found = find(diag);
+			if (found.empty())
+				return;
+			const std::size_t bytes = found.size() * sizeof(ServerSocket);
+			*sockets = static_cast<ServerSocket *>(std::malloc(bytes));
+			if (!*sockets)
+				throw std::bad_alloc();
+			std::memcpy(static_cast<void *>(*sockets), found.data(), bytes);
+			*count = found.size();
+		});
+}
+
 } // namespace
 
 ReadOutcome read_session_sockets(const SessionSocket *wanted, std::size_t n,
@@ -93,22 +115,18 @@ ReadOutcome read_server_sockets(pid_t postmaster, const pid_t *pids, std::size_t
                                 std::uint16_t server_port, ServerSocket **sockets,
                                 std::size_t *count) noexcept
 {
-	*sockets = nullptr;
-	*count = 0;
-	return with_or_without_netlink(
-		[&](SockDiag *diag)
-		{
-			const std::vector<ServerSocket> found =
-				find_server_sockets(diag, postmaster, {pids, pids + n}, server_port);
-			if (found.empty())
-				return;
-			const std::size_t bytes = found.size() * sizeof(ServerSocket);
-			*sockets = static_cast<ServerSocket *>(std::malloc(bytes));
-			if (!*sockets)
-				throw std::bad_alloc();
-			std::memcpy(static_cast<void *>(*sockets), found.data(), bytes);
-			*count = found.size();
-		});
+	return read_array(
+		[&](SockDiag *diag) {
+			return find_server_sockets(diag, postmaster, {pids, pids + n}, server_port);
+		},
+		sockets, count);
+}
+
+ReadOutcome read_listeners(pid_t postmaster, ServerSocket **sockets,
+                           std::size_t *count) noexcept
+{
+	return read_array([&](SockDiag *diag) { return find_listeners(diag, postmaster); },
+	                  sockets, count);
 }
 
 ReadOutcome read_sockets(const SocketId *wanted, std::size_t n, SocketFacts *answers,

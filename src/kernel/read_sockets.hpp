@@ -34,6 +34,10 @@ ReadOutcome read_server_sockets(pid_t postmaster, const pid_t *pids, std::size_t
                                 std::uint16_t server_port, ServerSocket **sockets,
                                 std::size_t *count) noexcept;
 
+// find_listeners(), in the same way.
+ReadOutcome read_listeners(pid_t postmaster, ServerSocket **sockets,
+                           std::size_t *count) noexcept;
+
 // SockDiag::query() on a socket of its own.  Nothing is left open or allocated.
 ReadOutcome read_sockets(const SocketId *wanted, std::size_t n, SocketFacts *answers,
                          Details details) noexcept;

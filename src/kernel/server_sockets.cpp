@@ -18,8 +18,9 @@ bool by_inode(const SocketFacts &a, const SocketFacts &b)
 	return a.inode < b.inode;
 }
 
-// All sockets of the network namespace that some process holds, ordered by inode.
-std::vector<SocketFacts> held_sockets(SockDiag *diag)
+// All sockets of the network namespace in these states that some process holds, ordered
+// by inode.
+std::vector<SocketFacts> held_sockets(SockDiag *diag, std::uint32_t states)
 {
 	std::vector<SocketFacts> all;
 	if (!diag)
@@ -29,14 +30,28 @@ std::vector<SocketFacts> held_sockets(SockDiag *diag)
 		{
 			DumpFilter filter;
 			filter.family = family;
+			filter.states = states;
 			const std::vector<SocketFacts> found = diag->dump(filter);
 			all.insert(all.end(), found.begin(), found.end());
 		}
 	all.erase(std::remove_if(all.begin(), all.end(),
-	                         [](const SocketFacts &facts) { return facts.inode == 0; }),
+	                         [states](const SocketFacts &facts) {
+								 return facts.inode == 0 ||
+		                                (state_bit(facts.state) & states) == 0;
+							 }),
 	          all.end());
 	std::sort(all.begin(), all.end(), by_inode);
 	return all;
+}
+
+// nullptr if it is not among them.
+const SocketFacts *find_inode(const std::vector<SocketFacts> &sockets,
+                              std::uint32_t inode)
+{
+	SocketFacts key = {};
+	key.inode = inode;
+	const auto at = std::lower_bound(sockets.begin(), sockets.end(), key, by_inode);
+	return at != sockets.end() && at->inode == inode ? &*at : nullptr;
 }
 
 // The postmaster's children, ascending.
@@ -62,17 +77,15 @@ std::vector<ServerSocket> find_server_sockets(SockDiag *diag, pid_t postmaster,
 	for (const pid_t pid : find_children(postmaster, known_pids))
 		pids.push_back(pid);
 	const std::vector<ProcessSocket> held = process_sockets(pids);
-	const std::vector<SocketFacts> sockets = held_sockets(diag);
+	const std::vector<SocketFacts> sockets = held_sockets(diag, ~0U);
 
 	std::vector<ServerSocket> found;
 	std::set<std::uint32_t> inodes;
 	std::set<std::uint16_t> listening = {server_port};
 	for (const ProcessSocket &of_process : held)
 	{
-		SocketFacts key = {};
-		key.inode = of_process.inode;
-		const auto at = std::lower_bound(sockets.begin(), sockets.end(), key, by_inode);
-		if (at == sockets.end() || at->inode != of_process.inode)
+		const SocketFacts *at = find_inode(sockets, of_process.inode);
+		if (at == nullptr)
 			continue; // no TCP socket, or closed meanwhile
 		const bool listener = at->state == TcpState::listen;
 		// The postmaster comes first, so an inherited listener is shown for the
@@ -107,6 +120,17 @@ std::vector<ServerSocket> find_server_sockets(SockDiag *diag, pid_t postmaster,
 								   return !still_child;
 							   }),
 	            found.end());
+	return found;
+}
+
+std::vector<ServerSocket> find_listeners(SockDiag *diag, pid_t postmaster)
+{
+	const std::vector<SocketFacts> sockets =
+		held_sockets(diag, state_bit(TcpState::listen));
+	std::vector<ServerSocket> found;
+	for (const ProcessSocket &held : process_sockets({postmaster}))
+		if (const SocketFacts *at = find_inode(sockets, held.inode))
+			found.push_back({postmaster, SocketKind::listener, *at});
 	return found;
 }
 

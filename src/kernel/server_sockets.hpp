@@ -44,4 +44,8 @@ std::vector<ServerSocket> find_server_sockets(SockDiag *diag, pid_t postmaster,
                                               const std::vector<pid_t> &known_pids,
                                               std::uint16_t server_port);
 
+// The listeners of the postmaster alone, without a dump of the connections.  Throws as
+// above.
+std::vector<ServerSocket> find_listeners(SockDiag *diag, pid_t postmaster);
+
 } // namespace guard

@@ -17,7 +17,7 @@
 //
 //     kernel/kernel_settings.hpp   integer_sysctl_or(), plain_kernel_settings()
 //     kernel/read_sockets.hpp      read_sockets(), read_session_sockets(),
-//                                  read_server_sockets()
+//                                  read_server_sockets(), read_listeners()
 //     kernel/socket.hpp            names, addresses and their text
 //     kernel/socket_options.hpp    getsockopt() and setsockopt()
 //     kernel/tcp_info.hpp          fields of struct tcp_info

@@ -123,7 +123,9 @@ INSERT INTO expected (name, arguments, columns, strict) VALUES
 INSERT INTO expected (name, arguments, columns, allowed) VALUES
 	('keepalive_condition', '',
 		'version text, preloaded boolean, worker boolean, enabled boolean, policies text, up_to_date boolean, '
-		'skipped integer, in_force integer, found integer, netlink_refused text, sockets_unreadable text', 'monitor'),
+		'skipped integer, in_force integer, found integer, changed_at timestamp with time zone, netlink_refused text, sockets_unreadable text', 'monitor'),
+	('keepalive_ended', '', 'cause text, lost boolean, connections bigint', 'monitor'),
+	('keepalive_listeners', '', 'local_port integer, accept_queue bigint, accept_queue_limit bigint', 'monitor'),
 	('keepalive_startups', '', 'pid integer, backend_start timestamp with time zone, plain boolean', 'monitor'),
 	('keepalive_likely_mistakes', '', 'severity text, policy text, problem text, hint text', 'monitor'),
 	('keepalive_policy_problems', '',
@@ -134,6 +136,7 @@ INSERT INTO expected (name, arguments, columns, allowed) VALUES
 		'detects_idle interval, detects_busy interval', 'monitor');
 INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_check', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
+	('keepalive_openmetrics', '', 'text', false, 'monitor'),
 	('keepalive_check_guard', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
 	('keepalive_check_policies', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
 	('keepalive_check_sessions', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
@@ -184,8 +187,8 @@ SELECT results_eq(
 	'the extension has exactly the expected functions');
 SELECT results_eq(
 	$$SELECT description FROM object WHERE classid <> 'pg_proc'::regclass ORDER BY 1$$,
-	$$VALUES ('table keepalive_policy'), ('view keepalive_blockers'), ('view keepalive_paths'),
-		('view keepalive_paths_observed')$$,
+	$$VALUES ('table keepalive_policy'), ('view keepalive_blockers'), ('view keepalive_metrics'),
+		('view keepalive_paths'), ('view keepalive_paths_observed'), ('view keepalive_top')$$,
 	'the extension has exactly the expected other objects');
 
 SELECT is(actual.columns, expected.columns, name || ': columns')

@@ -18,7 +18,7 @@ SELECT results_eq(
 SELECT is_empty(
 	$$SELECT c.relname, attname
 		FROM pg_class AS c JOIN pg_attribute AS a ON attrelid = c.oid
-		WHERE c.relname IN ('keepalive_paths', 'keepalive_blockers') AND attnum > 0
+		WHERE c.relname IN ('keepalive_paths', 'keepalive_blockers', 'keepalive_metrics', 'keepalive_top') AND attnum > 0
 			AND col_description(c.oid, attnum) IS NULL$$,
 	'every column of the views has a comment');
 

@@ -50,6 +50,13 @@ is_deeply(
 	'keepalive_status() has a row for the session, without a policy');
 is($node->status(0), undef, 'keepalive_status() has no row for a pid without a session');
 
+is_deeply(
+	$session->query(q{SELECT name, value FROM keepalive_metrics WHERE name IN
+		('keepalive_guard_preloaded', 'keepalive_guard_worker_up', 'keepalive_guard_policies_up_to_date') OR type = 'counter' ORDER BY 1}),
+	[ map { [ "keepalive_guard_$_", '0' ] } qw(policies_up_to_date preloaded worker_up) ],
+	'keepalive_metrics shows that nothing is in force');
+like($session->value('SELECT keepalive_openmetrics()'), qr/^keepalive_guard_preloaded 0\n(?:.*\n)*# EOF\z/m, 'keepalive_openmetrics() works');
+
 foreach my $call ('keepalive_apply()', q{keepalive_explain('postgres', 'postgres')})
 {
 	my $error = $session->try("SELECT * FROM $call")->{error};

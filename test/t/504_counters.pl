@@ -92,6 +92,7 @@ wait_for_sessions(1);
 $admin->query('SELECT keepalive_stats_reset()');
 isnt($admin->value('SELECT min(stats_reset) FROM keepalive_stats()'), $reset_at, 'keepalive_stats_reset() sets stats_reset');
 is_deeply(stats(), { '' => [ 1, 1, (0) x 4 ], off => [ (0) x 6 ] }, 'keepalive_stats_reset() sets all counters to zero');
+is($admin->value('SELECT sum(connections) FROM keepalive_ended()'), 0, 'keepalive_stats_reset() sets the totals to zero');
 $reset_at = $admin->value('SELECT min(stats_reset) FROM keepalive_stats()');
 $node->session->reset foreach 1 .. 3;
 wait_for_sessions(1);
@@ -121,6 +122,8 @@ sub restart
 is(restart(sub { ok(-e $file, 'a clean shutdown saves the counters') }), 0, 'the server loads the counters without a message');
 is_deeply(stats()->{''}, [ 1, 5, 1, 0, 3, 0 ], 'the loaded counters are the saved ones');
 is($admin->value('SELECT min(stats_reset) FROM keepalive_stats()'), $reset_at, 'stats_reset is loaded too');
+is_deeply($admin->query('SELECT cause, lost, connections FROM keepalive_ended() WHERE connections > 0'),
+	[ [ 'client_closed', 'f', 1 ], [ 'reset', 't', 3 ] ], 'the totals are loaded too');
 ok(!-e $file, 'the file is removed once it is loaded');
 
 # --- a damaged file -------------------------------------------------------------------

@@ -149,6 +149,7 @@ my %object = names(<<'END');
 SELECT proname FROM pg_proc WHERE proname ~ '^keepalive_'
 UNION SELECT relname FROM pg_class WHERE relname ~ '^keepalive_'
 UNION SELECT 'keepalive_guard'
+UNION SELECT name FROM keepalive_metrics
 END
 my %setting = names('SELECT name FROM pg_settings');
 my %argument = names(<<'END');

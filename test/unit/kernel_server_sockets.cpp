@@ -108,6 +108,27 @@ TEST_P(ServerSockets, HasListenersClientsAndOutboundSockets)
 	                         [&](const ServerSocket &x) { return x.pid == idle.pid; }));
 }
 
+TEST_P(ServerSockets, FindsListenersAlone)
+{
+	Listener listener;
+	Connection client(listener);
+	SockDiag diag;
+	const auto found = find_listeners(GetParam() ? &diag : nullptr, getpid());
+	const ServerSocket *s = find(found, inode_of(listener.fd));
+	ASSERT_NE(s, nullptr);
+	EXPECT_EQ(s->pid, getpid());
+	EXPECT_EQ(s->facts.recv_queue, 0U);
+	if (GetParam())
+	{
+		EXPECT_EQ(s->facts.send_queue, 4096U);
+	}
+	EXPECT_TRUE(std::all_of(found.begin(), found.end(),
+	                        [](const ServerSocket &x) {
+								return x.kind == SocketKind::listener &&
+		                               x.facts.state == TcpState::listen;
+							}));
+}
+
 TEST_P(ServerSockets, SkipsAListenerThatIsClosed)
 {
 	Listener listener;

@@ -8,6 +8,7 @@
 extern "C"
 {
 #include "access/htup_details.h"
+#include "utils/timestamp.h"
 
 	PG_FUNCTION_INFO_V1(keepalive_condition);
 }
@@ -18,17 +19,12 @@ namespace
 {
 
 constexpr Column condition_columns[] = {
-	{"version", TEXTOID},
-	{"preloaded", BOOLOID},
-	{"worker", BOOLOID},
-	{"enabled", BOOLOID},
-	{"policies", TEXTOID},
-	{"up_to_date", BOOLOID},
-	{"skipped", INT4OID},
-	{"in_force", INT4OID},
-	{"found", INT4OID},
-	{"netlink_refused", TEXTOID},
-	{"sockets_unreadable", TEXTOID},
+	{"version", TEXTOID},         {"preloaded", BOOLOID},
+	{"worker", BOOLOID},          {"enabled", BOOLOID},
+	{"policies", TEXTOID},        {"up_to_date", BOOLOID},
+	{"skipped", INT4OID},         {"in_force", INT4OID},
+	{"found", INT4OID},           {"changed_at", TIMESTAMPTZOID},
+	{"netlink_refused", TEXTOID}, {"sockets_unreadable", TEXTOID},
 };
 
 const char *state_name(PolicyState state)
@@ -90,9 +86,11 @@ extern "C" PGDLLEXPORT Datum keepalive_condition(PG_FUNCTION_ARGS)
 		row.add(Int32GetDatum(shared->rows_skipped));
 		row.add(Int32GetDatum(shared->policy_count));
 		row.add(Int32GetDatum(shared->policies_found));
+		const std::uint64_t changed_at = pg_atomic_read_u64(&shared->changed_at);
+		if (changed_at != 0)
+			row.add(TimestampTzGetDatum(static_cast<TimestampTz>(changed_at)));
 	}
-	else
-		row.add_nulls(7);
+	row.add_nulls_to(10);
 
 	const ReadOutcome reading = try_reading();
 	row.add_text(reading.kind == ReadOutcome::refused ? reading.message : nullptr);

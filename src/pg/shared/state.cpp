@@ -9,6 +9,7 @@ extern "C"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/timestamp.h"
 }
 
 namespace guard::pg
@@ -98,6 +99,7 @@ void init_state(LWLock *policy_lock)
 	pg_atomic_init_u32(&shared->policy_state, static_cast<uint32>(PolicyState::not_read));
 	pg_atomic_init_u64(&shared->policy_changes, 0);
 	pg_atomic_init_u64(&shared->generation, 0);
+	pg_atomic_init_u64(&shared->changed_at, 0);
 	pg_atomic_init_u64(&shared->requested, 1); // the first reading
 	pg_atomic_init_u64(&shared->edited, 1);
 	pg_atomic_init_u64(&shared->compiled, 0);
@@ -140,6 +142,7 @@ void publish_policies(const Rule *rules, const Policy *policies, std::uint32_t e
 		shared->disabled_count = count - enabled;
 		pg_atomic_fetch_add_u64(&shared->policy_changes, 1);
 		pg_atomic_fetch_add_u64(&shared->generation, 1);
+		pg_atomic_write_u64(&shared->changed_at, GetCurrentTimestamp());
 		pg_atomic_write_u32(&shared->attention, 1);
 	}
 	LWLockRelease(shared->policy_lock);

@@ -36,6 +36,7 @@ struct Shared
 	pg_atomic_uint64 policy_changes; // odd while they are being replaced
 	pg_atomic_uint32 policy_state;   // PolicyState
 	pg_atomic_uint64 generation;     // of the compiled policies; grows under policy_lock
+	pg_atomic_uint64 changed_at;     // TimestampTz of the last such change; 0: none yet
 
 	// Requests to read the policy table are numbered.  A stage is up to date if it has
 	// the number of the last one.

@@ -25,7 +25,7 @@ namespace
 const SavedFile statistics_file = {
 	PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.stat",
 	PGSTAT_STAT_PERMANENT_DIRECTORY "/keepalive_guard.tmp",
-	0x4b470002, // changes with the format
+	0x4b470003, // changes with the format
 };
 
 struct Statistics
@@ -34,6 +34,7 @@ struct Statistics
 	pg_atomic_uint64 reset;
 	std::uint32_t rows_used; // those behind have never been used
 	std::uint32_t next_free; // where to look for a row that is free again
+	Versioned<Totals> totals;
 	Versioned<Counters> rows[FLEXIBLE_ARRAY_MEMBER];
 };
 
@@ -142,11 +143,19 @@ void count_for(const char *policy, Cause cause)
 	row->write(counters);
 }
 
+void count_in_totals(Cause cause)
+{
+	Totals totals = statistics->totals.value;
+	totals.ended[static_cast<int>(cause)]++;
+	statistics->totals.write(totals);
+}
+
 // In the postmaster, when nobody else is there.
 void write_statistics(FileStream &file)
 {
 	const std::uint64_t reset = pg_atomic_read_u64(&statistics->reset);
 	put(file, &reset, sizeof(reset));
+	put(file, &statistics->totals.value, sizeof(Totals));
 	for (std::uint32_t i = 0; i < statistics->rows_used; i++)
 		if (statistics->rows[i].value.used)
 			put(file, &statistics->rows[i].value, sizeof(Counters));
@@ -155,9 +164,11 @@ void write_statistics(FileStream &file)
 void read_statistics(FileStream &file)
 {
 	std::uint64_t reset;
-	if (!take(file, &reset, sizeof(reset)))
+	Totals totals;
+	if (!take(file, &reset, sizeof(reset)) || !take(file, &totals, sizeof(totals)))
 		return;
 	pg_atomic_write_u64(&statistics->reset, reset);
+	statistics->totals.write(totals);
 	Counters counters;
 	while (take(file, &counters, sizeof(counters)))
 		if (Versioned<Counters> *row = find_counters(counters.policy))
@@ -195,6 +206,7 @@ void init_statistics(LWLock *lock)
 	pg_atomic_init_u64(&statistics->reset, GetCurrentTimestamp());
 	statistics->rows_used = 0;
 	statistics->next_free = 0;
+	statistics->totals.init();
 	for (std::uint32_t i = 0; i < rows_room(); i++)
 		statistics->rows[i].init();
 	find_counters("");
@@ -206,6 +218,7 @@ void init_statistics(LWLock *lock)
 void count_end(const PolicyNames &policies, Cause cause)
 {
 	LWLockAcquire(statistics->lock, LW_EXCLUSIVE);
+	count_in_totals(cause);
 	if (policies.count == 0)
 		count_for("", cause);
 	for (int i = 0; i < policies.count; i++)
@@ -230,6 +243,14 @@ Counters *copy_counters(int *count, TimestampTz *reset)
 	return copy;
 }
 
+Totals copy_totals()
+{
+	Totals copy;
+	while (!statistics->totals.read(copy))
+		CHECK_FOR_INTERRUPTS();
+	return copy;
+}
+
 void reset_counters()
 {
 	LWLockAcquire(statistics->lock, LW_EXCLUSIVE);
@@ -239,6 +260,7 @@ void reset_counters()
 	while (auto *place = static_cast<Place *>(hash_seq_search(&all)))
 		forget(*place);
 	find_counters("");
+	statistics->totals.write({});
 	LWLockRelease(statistics->lock);
 }
 

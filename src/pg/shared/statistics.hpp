@@ -22,7 +22,8 @@ Size statistics_size();
 // saved, and arranges for saving.
 void init_statistics(LWLock *lock);
 
-// Counts one end under each of these policies; without any, under none.
+// Counts one end under each of these policies; without any, under none.  Counts it once
+// in the totals.
 void count_end(const PolicyNames &policies, Cause cause);
 
 struct Counters
@@ -34,6 +35,14 @@ struct Counters
 
 // Copies all counters, in no order; *reset: since when they count.  Palloc'd.
 Counters *copy_counters(int *count, TimestampTz *reset);
+
+struct Totals
+{
+	std::int64_t ended[cause_count];
+};
+
+// Each end once, however many policies the session had.
+Totals copy_totals();
 
 // Sets all counters to zero.
 void reset_counters();

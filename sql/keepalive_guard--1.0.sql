@@ -806,7 +806,7 @@ WHERE policies = 'no_table'
 UNION ALL
 SELECT 'error', 'policy reader',
 	format('the policy reader cannot read the policies of database "%s": %s', policy_database, still_in_force),
-	'grep ''policy reader'' server.log'
+	'grep -B 5 ''keepalive_guard policy reader'' server.log # the lines before its exit have the reason'
 FROM condition WHERE policies = 'reader_failed'
 UNION ALL
 SELECT 'error', 'keepalive_policy',

@@ -1150,6 +1150,115 @@ COMMENT ON FUNCTION @extschema@.keepalive_check_sessions() IS
 REVOKE ALL ON FUNCTION @extschema@.keepalive_check_sessions() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_sessions() TO pg_monitor;
 
+CREATE FUNCTION @extschema@.keepalive_outbound(
+	OUT kind text,
+	OUT name text,
+	OUT database name,
+	OUT keepalive boolean,
+	OUT idle integer,
+	OUT probe_interval integer,
+	OUT probes integer,
+	OUT options text[])
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 10
+	-- Only superusers see the connection strings, which can have passwords.
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+WITH outbound (kind, name, database, conninfo, options) AS (
+	SELECT 'WAL receiver', 'primary_conninfo', NULL::name, current_setting('primary_conninfo'), NULL::text[]
+	WHERE pg_is_in_recovery()
+	UNION ALL
+	SELECT 'subscription', subname::text, datname, subconninfo, NULL
+	FROM pg_subscription JOIN pg_database ON pg_database.oid = subdbid
+	WHERE subenabled AND NOT pg_is_in_recovery()
+	UNION ALL
+	SELECT 'server', srvname::text, current_database(), string_agg(option_name || '=' || option_value, ' '),
+		array_agg(option_name)
+	FROM pg_foreign_server
+		JOIN pg_foreign_data_wrapper ON pg_foreign_data_wrapper.oid = srvfdw AND fdwname IN ('postgres_fdw', 'dblink_fdw')
+		CROSS JOIN LATERAL pg_options_to_table(srvoptions)
+	GROUP BY srvname
+),
+-- The value of a connection option, in a connection string or a URI.
+option (kind, name, database, option, value, options) AS (
+	SELECT kind, name, database, option, (regexp_match(conninfo, '(?:^|[\s?&])' || option || '\s*=\s*''?(\d{1,6})(?!\d)'))[1]::integer,
+		options
+	FROM outbound
+		CROSS JOIN unnest('{keepalives,keepalives_idle,keepalives_interval,keepalives_count}'::text[]) AS option
+	-- The kernel knows of the end of a server on the same host.
+	WHERE conninfo ~ '(?:^|[\s?&])host(?:addr)?\s*=\s*''?(?!localhost|127\.|::1|/|@|%2F)[^\s'']'
+		OR conninfo ~ '^postgres(?:ql)?://(?:[^@/?]*@)?(?!localhost|127\.|\[::1\]|%2F)[^/?]'
+),
+-- 0 and what is not set: the system's.
+system AS (
+	SELECT
+		max(setting) FILTER (WHERE name LIKE '%tcp\_keepalive\_time')::integer AS idle,
+		max(setting) FILTER (WHERE name LIKE '%tcp\_keepalive\_intvl')::integer AS probe_interval,
+		max(setting) FILTER (WHERE name LIKE '%tcp\_keepalive\_probes')::integer AS probes
+	FROM @extschema@.keepalive_kernel()
+)
+SELECT kind, name, database,
+	coalesce(max(value) FILTER (WHERE option = 'keepalives') <> 0, true),
+	coalesce(nullif(max(value) FILTER (WHERE option = 'keepalives_idle'), 0), system.idle, 7200),
+	coalesce(nullif(max(value) FILTER (WHERE option = 'keepalives_interval'), 0), system.probe_interval, 75),
+	coalesce(nullif(max(value) FILTER (WHERE option = 'keepalives_count'), 0), system.probes, 9),
+	options
+FROM option CROSS JOIN system
+GROUP BY kind, name, database, options, system.idle, system.probe_interval, system.probes;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_outbound() IS
+	'for keepalive_check(): the keepalive options of this server''s own connections to other hosts: primary_conninfo, subscriptions, and the foreign servers of this database';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_outbound() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_outbound() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_check_outbound(
+	OUT severity text,
+	OUT subject text,
+	OUT problem text,
+	OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED ROWS 10
+BEGIN ATOMIC
+WITH condition AS MATERIALIZED (
+	SELECT * FROM @extschema@.keepalive_condition()
+),
+late AS (
+	SELECT *, (idle::bigint + probes::bigint * probe_interval) * interval '1 s' AS gives_up
+	FROM @extschema@.keepalive_outbound()
+	WHERE (NOT keepalive OR idle::bigint + probes::bigint * probe_interval > 3600)
+		AND (kind = 'server' OR current_setting('wal_receiver_timeout')::interval = interval '0'
+			OR current_setting('wal_receiver_timeout')::interval > interval '1 hour')
+)
+SELECT 'warning',
+	CASE kind WHEN 'WAL receiver' THEN name ELSE format('%s "%s"', kind, name) END,
+	CASE WHEN keepalive
+		THEN format('its connection is given up %s after the other host is gone, or later', gives_up)
+		ELSE 'keepalive is off: nothing notices that the other host is gone while an answer is awaited' END
+	|| CASE WHEN kind <> 'server' THEN format('; wal_receiver_timeout is %s', current_setting('wal_receiver_timeout')) ELSE '' END,
+	CASE WHEN kind = 'server' THEN
+		format('ALTER SERVER %I OPTIONS (%s);', name, (
+			SELECT string_agg(format('%s %s %L', CASE WHEN found[1] = ANY (late.options) THEN 'SET' ELSE 'ADD' END, found[1], found[2]), ', ')
+			FROM @extschema@.keepalive_plan_clients('1 min') AS c
+				CROSS JOIN regexp_matches(c.settings, '(\w+) ''(\d+)''', 'g') AS found
+			WHERE c.client = 'postgres_fdw'))
+	ELSE 'ALTER SYSTEM RESET wal_receiver_timeout; SELECT pg_reload_conf();' END
+FROM late
+UNION ALL
+SELECT 'warning', format('process %s', pid),
+	format('keepalive is off on its connection to %s, port %s: nothing notices that the other host is gone while an answer is awaited',
+		host(remote_addr), remote_port),
+	format('SELECT settings FROM %s(''1 min'') WHERE client IN (''dblink'', ''postgres_fdw'');', '@extschema@.keepalive_plan_clients'::regproc)
+FROM condition
+	CROSS JOIN LATERAL (SELECT * FROM @extschema@.keepalive_sockets() WHERE condition.sockets_unreadable IS NULL) AS socket
+WHERE kind = 'outbound' AND timer = 'off' AND tcp_state = 'ESTABLISHED'
+	AND coalesce(backend_type, '') !~ '^(walreceiver|logical replication )'
+	AND NOT remote_addr <<= '127.0.0.0/8' AND remote_addr <> '::1';
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_check_outbound() IS
+	'part of keepalive_check(): findings about this server''s own connections to other hosts';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_check_outbound() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_check_outbound() TO pg_monitor;
+
 CREATE FUNCTION @extschema@.keepalive_check(
 	OUT severity text,
 	OUT subject text,
@@ -1164,7 +1273,9 @@ FROM (
 	UNION ALL
 	SELECT * FROM @extschema@.keepalive_check_policies()
 	UNION ALL
-	SELECT * FROM @extschema@.keepalive_check_sessions()) AS finding
+	SELECT * FROM @extschema@.keepalive_check_sessions()
+	UNION ALL
+	SELECT * FROM @extschema@.keepalive_check_outbound()) AS finding
 ORDER BY array_position('{error,warning,info}', severity), subject, problem;
 END;
 COMMENT ON FUNCTION @extschema@.keepalive_check() IS

@@ -139,8 +139,12 @@ INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
 	('keepalive_openmetrics', '', 'text', false, 'monitor'),
 	('keepalive_check_guard', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
 	('keepalive_check_policies', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
-	('keepalive_check_sessions', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
+	('keepalive_check_sessions', '', 'severity text, subject text, problem text, hint text', false, 'monitor'),
+	('keepalive_check_outbound', '', 'severity text, subject text, problem text, hint text', false, 'monitor');
 INSERT INTO expected (name, arguments, columns, volatility, parallel, strict, allowed) VALUES
+	('keepalive_outbound', '',
+		'kind text, name text, database name, keepalive boolean, idle integer, probe_interval integer, probes integer, '
+		'options text[]', 'stable', 'restricted', false, 'monitor'),
 	('keepalive_check_values',
 		'keepalive boolean, idle interval, probe_interval interval, probes integer, user_timeout interval, '
 		'stall_timeout interval, detects_idle interval, detects_busy interval, for_sessions boolean',

@@ -203,13 +203,12 @@ options = dict(init=keepalive, timeout={connect_s}))",
      "In section [general].", "https://github.com/postgresml/pgcat/blob/main/CONFIG.md"},
 	{"HAProxy, to servers", own, own, own, 0, 0, UserTimeout::milliseconds, 4, false,
      "option srvtcpka\nsrvtcpka-idle {idle}s\nsrvtcpka-intvl {interval}s\n"
-     "srvtcpka-cnt {count}\ndefault-server tcp-ut {user_timeout_ms}ms\n"
-     "timeout connect {attempt_ms}ms\nretries 3\n",
-     "In section backend, listen or defaults.  HAProxy tries four times to connect.  "
-     "timeout "
-     "server ends every connection that is idle for that long, of living servers, too: "
-     "make "
-     "it longer than all pauses and queries.",
+     "srvtcpka-cnt {count}\ntimeout connect {attempt_ms}ms\nretries 3\n"
+     "# append to each server line: tcp-ut {user_timeout_ms}ms\n",
+     "In section backend, listen or defaults.  HAProxy 2.6 ignores tcp-ut in "
+     "default-server.  HAProxy tries four times to connect.  timeout server ends every "
+     "connection that is idle for that long, of living servers, too: make it longer than "
+     "all pauses and queries.",
      "https://docs.haproxy.org/2.6/configuration.html#4.2-srvtcpka-idle"},
 	{"HAProxy, to clients", own, own, own, 0, 0, UserTimeout::kernel, does_not_connect,
      true,

@@ -1,7 +1,7 @@
 -- keepalive_plan_clients(): the client's side of a plan.  Real clients use these texts in
 -- test/t/480_clients.pl, and more of them in make test-clients.
 BEGIN;
-SELECT plan(30);
+SELECT plan(31);
 
 CREATE TEMP TABLE intent AS
 	SELECT within, path, plan.*
@@ -88,6 +88,9 @@ SELECT is_empty(
 SELECT is(settings, 'keepalives=1 keepalives_idle=18 keepalives_interval=5 keepalives_count=6 tcp_user_timeout=32000 connect_timeout=59',
 	'the settings for primary_conninfo')
 FROM keepalive_plan_clients('1 min', '350 s') WHERE client = 'primary_conninfo';
+SELECT is(settings, E'tcp_keepalive = 1\ntcp_keepidle = 18\ntcp_keepintvl = 5\ntcp_keepcnt = 6\ntcp_user_timeout = 32000\n'
+	'server_connect_timeout = 59\nquery_wait_timeout = 59\n', 'the settings for PgBouncer')
+FROM keepalive_plan_clients('1 min', '350 s') WHERE client = 'PgBouncer';
 
 -- What cannot be planned.
 CREATE FUNCTION pg_temp.refusal(call text, OUT message text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$

@@ -106,6 +106,19 @@ sub drop
 	return;
 }
 
+# From now on, TCP packets to this host are dropped, as if all other hosts had lost power
+# behind a router.  Connections within this host are not affected.
+sub lose_others
+{
+	my ($self) = @_;
+	$self->_nft(<<'END');
+table inet lab {
+	chain in { type filter hook input priority 0; iifname "eth0" meta l4proto tcp drop; }
+}
+END
+	return;
+}
+
 # From now on, one in this many TCP packets is dropped, in each direction.
 sub lose
 {

@@ -83,7 +83,10 @@ sub run_block
 	elsif ($block->{kind} eq 'query')
 	{
 		my ($output, $errors) = $terminal->sql($block->{text});
-		my $how = $block->{columns_only} ? \&KeepaliveGuard::Document::columns : \&KeepaliveGuard::Document::form;
+		my $how =
+		    $block->{columns_only} ? \&KeepaliveGuard::Document::columns
+		  : $block->{exactly} ? \&KeepaliveGuard::Document::contents
+		  : \&KeepaliveGuard::Document::form;
 		is_deeply([ without_warnings($errors), $how->($output) ], [ '', $how->($block->{result}) ], $name) or diag $output;
 	}
 	else

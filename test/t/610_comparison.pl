@@ -56,17 +56,15 @@ like(`ss -tnoH state established dport = @{[$new->port]}`, qr/timer:\(keepalive/
 
 # --- timeouts of idle sessions ------------------------------------------------------------------
 
-admin(q{ALTER SYSTEM SET idle_session_timeout = '1s'}, 'SELECT pg_reload_conf()');
-sleep 0.3;
-my $living = $node->session(host => $host);
-my $gone = $node->session(host => $dead);
+admin(q{ALTER ROLE app SET idle_session_timeout = '1s'});
+my $living = $node->session(host => $host, user => 'app');
+my $gone = $node->session(host => $dead, user => 'app');
 $gone->send('SELECT pg_sleep(5)');
 wait_until_acknowledged($gone->port);
 $dead->drop;
 ok(defined $living->wait_for_end(10), 'idle_session_timeout ends a client that is alive');
 sleep 2;
 ok(-d '/proc/' . $gone->pid, 'idle_session_timeout does not end a session whose client died during a query');
-admin('ALTER SYSTEM RESET idle_session_timeout', 'SELECT pg_reload_conf()');
 
 # --- tcp_user_timeout ------------------------------------------------------------------------------
 

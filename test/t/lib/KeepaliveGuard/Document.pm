@@ -8,6 +8,7 @@
 #   <!-- test: not run: REASON -->     the block cannot be run here
 #   <!-- test: in client -->           typed into another terminal than "server"
 #   <!-- test: columns only -->        the rows of the result depend on the system
+#   <!-- test: exactly -->             the numbers of the result are the same everywhere
 #
 # and a comment of the following form is a block that readers do not see:
 #
@@ -24,7 +25,7 @@ use warnings;
 use PostgreSQL::Test::Utils 'slurp_file';
 
 # Each block is { line, kind => sql, sh, query or transcript, text, result, terminal,
-# not_run => reason, columns_only }.
+# not_run => reason, columns_only, exactly }.
 sub new
 {
 	my ($class, $file) = @_;
@@ -75,6 +76,7 @@ sub _options
 		if ($option =~ /^not run: (.+)/) { $options{not_run} = $1 }
 		elsif ($option =~ /^in (\w+)$/) { $options{terminal} = $1 }
 		elsif ($option eq 'columns only') { $options{columns_only} = 1 }
+		elsif ($option eq 'exactly') { $options{exactly} = 1 }
 		else { die "$self->{file}:$number: unknown option \"$option\"\n" }
 	}
 	return %options;
@@ -104,13 +106,18 @@ sub _contents
 # --- comparing results -----------------------------------------------------------------
 
 # The lines of psql's output, without what differs from run to run: numbers, addresses and
-# times, and how wide psql draws its columns.
+# times.
 sub form
 {
 	my ($text) = @_;
-	$text =~ s/^\(\d+ rows?\)$//mg;
-	$text =~ s/^-\[ RECORD (\d+) \].*/-[ RECORD $1 ]/mg;
-	$text =~ s/\b\d[\d.:]*\b/N/g;
+	return contents($text =~ s/^\(\d+ rows?\)$//mgr =~ s/\b\d[\d.:]*\b/N/gr);
+}
+
+# The lines of psql's output, without how wide psql draws its columns.
+sub contents
+{
+	my ($text) = @_;
+	$text =~ s/^-\[ RECORD (\d+|N) \].*/-[ RECORD $1 ]/mg;
 	$text =~ s/-+/-/g;
 	$text =~ s/ +/ /g;
 	$text =~ s/ ?([|+]) ?/$1/g;

@@ -202,8 +202,9 @@ foreach my $session (@long[ 0, 1 ])
 	eval { $session->result };
 	$session->send('SELECT pg_sleep(300)');
 }
-is($admin->value(qq{SELECT string_agg(client_connection_check_interval::text, ' ') FROM keepalive_status() WHERE pid IN ($plain_pid, $nocheck_pid)}),
-	'00:00:10 00:00:10', 'the hints switch the client check on for the next queries');
+ok($node->poll_query_until('postgres', qq{SELECT count(*) = 2 FROM keepalive_status()
+	WHERE pid IN ($plain_pid, $nocheck_pid) AND client_connection_check_interval = '10s'}),
+	'the hints switch the client check on for the next queries');
 
 # --- a kernel that refuses -------------------------------------------------------------------
 

@@ -1685,3 +1685,736 @@ COMMENT ON COLUMN @extschema@.keepalive_top.ends IS 'how long until the connecti
 COMMENT ON COLUMN @extschema@.keepalive_top.xact IS 'how long ago the transaction began';
 COMMENT ON COLUMN @extschema@.keepalive_top.waits IS 'number of sessions that wait for its locks, as in keepalive_blockers';
 GRANT SELECT ON @extschema@.keepalive_top TO PUBLIC;
+
+--
+-- The report
+--
+
+-- What clients or other users have named.  The report shows their text only through this
+-- function, and never in an attribute.
+CREATE FUNCTION @extschema@.keepalive_report_text(name text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN '<bdi>' || regexp_replace(
+	replace(replace(replace(replace(replace(name, '&', '&amp;'), '<', '&lt;'), '>', '&gt;'), '"', '&quot;'), '''', '&#39;'),
+	-- What is no character of XML, or would change the order of those around it.
+	'[\u0001-\u0008\u000B\u000C\u000E-\u001F\u007F\u202A-\u202E\u2066-\u2069\uFFFE\uFFFF]', '&#65533;', 'g') || '</bdi>';
+COMMENT ON FUNCTION @extschema@.keepalive_report_text(text) IS
+	'part of keepalive_report(): a name as text of an HTML page';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_text(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_text(text) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_time(duration interval) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+SELECT CASE
+	WHEN s < 0.9995 THEN round(1000 * s) || ' ms'
+	WHEN s < 9.95 THEN trim_scale(round(s, 1)) || ' s'
+	WHEN s < 59.5 THEN round(s) || ' s'
+	WHEN s < 3599.5 THEN concat_ws(' ', div(round(s), 60) || ' min', nullif(mod(round(s), 60), 0) || ' s')
+	WHEN s < 86370 THEN concat_ws(' ', div(round(s / 60), 60) || ' h', nullif(mod(round(s / 60), 60), 0) || ' min')
+	ELSE concat_ws(' ', div(round(s / 3600), 24) || ' d', nullif(mod(round(s / 3600), 24), 0) || ' h') END
+FROM (VALUES (greatest(extract(epoch FROM duration), 0))) AS seconds (s);
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_time(interval) IS
+	'part of keepalive_report(): a duration, such as 1 min 41 s';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_time(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_time(interval) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_milliseconds(milliseconds double precision) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN CASE
+	WHEN milliseconds < 999.5 THEN trim_scale(round(milliseconds::numeric,
+		CASE WHEN milliseconds < 1 THEN 2 WHEN milliseconds < 10 THEN 1 ELSE 0 END)) || ' ms'
+	ELSE @extschema@.keepalive_report_time(milliseconds * interval '1 ms') END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_milliseconds(double precision) IS
+	'part of keepalive_report(): a round-trip time';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_milliseconds(double precision) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_milliseconds(double precision) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_count(number bigint, one text, many text) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN to_char(number, 'FM999,999,999,999,999') || ' ' || CASE number WHEN 1 THEN one ELSE many END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_count(bigint, text, text) IS
+	'part of keepalive_report(): a number with its noun';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_count(bigint, text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_count(bigint, text, text) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_session(
+	pid integer,
+	application_name text,
+	usename text,
+	datname text,
+	client_addr inet,
+	client_port integer) RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE
+RETURN format('<b>%s</b> <small>%s</small>',
+	coalesce(@extschema@.keepalive_report_text(nullif(application_name, '')), 'unnamed'),
+	concat_ws(', ',
+		concat_ws(' on ', @extschema@.keepalive_report_text(usename), @extschema@.keepalive_report_text(datname)),
+		CASE family(client_addr) WHEN 4 THEN host(client_addr) || ':' || client_port
+			WHEN 6 THEN '[' || host(client_addr) || ']:' || client_port END,
+		'pid ' || pid));
+COMMENT ON FUNCTION @extschema@.keepalive_report_session(integer, text, text, text, inet, integer) IS
+	'part of keepalive_report(): whose session it is';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_session(integer, text, text, text, inet, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_session(integer, text, text, text, inet, integer) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_names(names text[]) RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+SELECT '<span>' || coalesce(string_agg(@extschema@.keepalive_report_text(name), ', ' ORDER BY position), '<i>none</i>') || '</span>'
+FROM unnest(names) WITH ORDINALITY AS list (name, position);
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_names(text[]) IS
+	'part of keepalive_report(): the policies of a session';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_names(text[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_names(text[]) TO pg_monitor;
+
+-- A row of a bar chart; the title is HTML.
+CREATE FUNCTION @extschema@.keepalive_report_bar(title text, number bigint, most bigint, class text) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN format('<tr><th scope="row">%s</th><td class="bar"><svg aria-hidden="true">'
+		'<rect class="track" width="100%%" height="100%%"/><rect class="%s" width="%s%%" height="100%%"/></svg></td>'
+		'<td class="num">%s</td></tr>',
+	title, class, CASE WHEN number > 0 THEN greatest(round(100.0 * number / most, 1), 0.6) ELSE 0 END,
+	to_char(number, 'FM999,999,999,999,999'));
+COMMENT ON FUNCTION @extschema@.keepalive_report_bar(text, bigint, bigint, text) IS
+	'part of keepalive_report(): a row of a bar chart';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_bar(text, bigint, bigint, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_bar(text, bigint, bigint, text) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_health(
+	OUT html text,
+	OUT sessions bigint,
+	OUT silent bigint,
+	OUT never_given_up bigint,
+	OUT longest interval,
+	OUT without_policy bigint)
+	RETURNS record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH session AS MATERIALIZED (
+	SELECT *, CASE transport WHEN 'unix' THEN 'unix' ELSE coalesce(health, 'unknown') END AS state
+	FROM @extschema@.keepalive_status()
+),
+-- The order is that of the urgency.
+states (position, state, class, is_silent, title) AS (VALUES
+	(1, 'dead', 'bad', true, 'Given up by the kernel <small>the session has not noticed it yet</small>'),
+	(2, 'closed_by_peer', 'bad', true, 'Closed by the client <small>the session has not noticed it yet</small>'),
+	(3, 'probing', 'bad', true, 'Probes unanswered <small>idle, and the client does not answer</small>'),
+	(4, 'retransmitting', 'bad', true, 'Data unconfirmed <small>sent again, and the client does not answer</small>'),
+	(5, 'zero_window', 'warn', false, 'Answers, but reads nothing'),
+	(6, 'alive', 'good', false, 'Alive'),
+	(7, 'unix', 'plain', false, 'On this host <small>Unix socket</small>'),
+	(8, 'unknown', 'plain', false, 'Not known')
+),
+ill AS (
+	SELECT *, row_number() OVER (ORDER BY position, gives_up_in DESC NULLS FIRST, silent_for DESC, pid) AS number
+	FROM session JOIN states USING (state)
+	WHERE is_silent OR state = 'zero_window'
+)
+SELECT
+	'<table class="chart"><caption>Sessions by the state of their client</caption><tbody>' || (
+		SELECT string_agg(@extschema@.keepalive_report_bar(title, number, total, class), '' ORDER BY position)
+		FROM (
+			SELECT position, title, class, count(pid) AS number, greatest(sum(count(pid)) OVER (), 1)::bigint AS total
+			FROM states LEFT JOIN session USING (state)
+			GROUP BY position, title, class, state
+			HAVING count(pid) > 0 OR state = 'alive') AS counted)
+		|| '</tbody></table>' || coalesce((
+		SELECT '<table class="list"><caption>Clients that do not answer or do not read, the most urgent first</caption><thead><tr>'
+			'<th scope="col">Client</th><th scope="col">State</th><th scope="col" class="num">Silent for</th>'
+			'<th scope="col" class="num">Given up within</th><th scope="col">Policies</th></tr></thead><tbody>'
+			|| string_agg(format('<tr><td>%s</td><td data-label="State" class="word">%s</td><td data-label="Silent for" class="num">%s</td>'
+					'<td data-label="Given up within" class="num">%s</td><td data-label="Policies">%s</td></tr>',
+				@extschema@.keepalive_report_session(pid, application_name, usename, datname, client_addr, client_port),
+				state,
+				coalesce(@extschema@.keepalive_report_time(silent_for), 'not known'),
+				coalesce(@extschema@.keepalive_report_time(gives_up_in), '<strong>never</strong>'),
+				@extschema@.keepalive_report_names(policies)), '' ORDER BY number) FILTER (WHERE number <= 20)
+			|| '</tbody></table>' || CASE WHEN count(*) > 20
+				THEN format('<p class="note">%s more: <code>SELECT * FROM keepalive_status() WHERE health &lt;&gt; ''alive''</code></p>', count(*) - 20)
+				ELSE '' END
+		FROM ill
+		HAVING count(*) > 0),
+		CASE WHEN bool_or(state = 'unknown') THEN '' ELSE '<p class="empty">Every client answers and reads.</p>' END),
+	count(*),
+	count(*) FILTER (WHERE is_silent),
+	count(*) FILTER (WHERE is_silent AND gives_up_in IS NULL),
+	max(gives_up_in) FILTER (WHERE is_silent),
+	count(*) FILTER (WHERE policies IS NULL)
+FROM session JOIN states USING (state);
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_health() IS
+	'part of keepalive_report(): the state of all connections';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_health() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_health() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_blockers(
+	OUT html text,
+	OUT blocked bigint)
+	RETURNS record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH RECURSIVE blocker AS MATERIALIZED (
+	SELECT * FROM @extschema@.keepalive_blockers
+),
+session AS MATERIALIZED (
+	SELECT pid, usename, datname, application_name, client_addr, client_port
+	FROM @extschema@.keepalive_status()
+	WHERE EXISTS (SELECT FROM blocker)
+),
+-- As in keepalive_blockers.
+lock_wait AS MATERIALIZED (
+	SELECT coalesce(a.leader_pid, l.pid) AS waiter, blocking.pid AS blocker, l.waitstart, a.backend_type
+	FROM pg_locks AS l
+		LEFT JOIN pg_stat_activity AS a USING (pid)
+		CROSS JOIN LATERAL unnest(pg_blocking_pids(l.pid)) AS blocking (pid)
+	WHERE l.granted::integer = 0 AND EXISTS (SELECT FROM blocker WHERE waiting > 0)
+),
+held_up (pid, waiter) AS (
+	SELECT blocker.pid, lock_wait.waiter
+	FROM blocker JOIN lock_wait ON lock_wait.blocker = blocker.pid
+	UNION
+	SELECT held_up.pid, lock_wait.waiter
+	FROM held_up JOIN lock_wait ON lock_wait.blocker = held_up.waiter
+),
+-- Each waiting session once for each blocker, the longest wait first.
+waiting AS (
+	SELECT *, row_number() OVER (PARTITION BY pid ORDER BY waitstart, waiter) AS number
+	FROM (
+		SELECT held_up.pid, waiter, min(waitstart) AS waitstart, min(lock_wait.backend_type) AS backend_type,
+			CASE WHEN bool_or(lock_wait.blocker = held_up.pid) THEN 'directly'
+				ELSE 'behind pid ' || min(lock_wait.blocker) END AS how
+		FROM held_up JOIN lock_wait USING (waiter)
+		WHERE waiter <> held_up.pid
+		GROUP BY held_up.pid, waiter) AS once
+),
+waiters AS (
+	SELECT waiting.pid, format('<table class="list"><caption>%s for it</caption><thead><tr><th scope="col">Waiting session</th>'
+			'<th scope="col">How</th><th scope="col" class="num">For</th></tr></thead><tbody>%s</tbody></table>%s',
+		@extschema@.keepalive_report_count(count(*), 'session waits', 'sessions wait'),
+		string_agg(format('<tr><td>%s</td><td data-label="How">%s</td><td data-label="For" class="num">%s</td></tr>',
+			CASE WHEN session.pid IS NULL THEN format('<b>%s</b> <small>pid %s</small>', coalesce(@extschema@.keepalive_report_text(backend_type), 'unnamed'), waiter)
+				ELSE @extschema@.keepalive_report_session(session.pid, application_name, usename, datname, client_addr, client_port) END,
+			how, coalesce(@extschema@.keepalive_report_time(clock_timestamp() - waitstart), 'not known')), '' ORDER BY number)
+			FILTER (WHERE number <= 10),
+		CASE WHEN count(*) > 10 THEN format('<p class="note">%s more.</p>', count(*) - 10) ELSE '' END) AS html
+	FROM waiting LEFT JOIN session ON session.pid = waiter
+	GROUP BY waiting.pid
+)
+SELECT coalesce(
+	string_agg(format('<article><h3>%s</h3><p>%s.</p>%s</article>',
+		@extschema@.keepalive_report_session(blocker.pid, blocker.application_name, blocker.usename, blocker.datname, blocker.client_addr, session.client_port),
+		concat_ws('. ',
+			'Its client has been silent for ' || @extschema@.keepalive_report_time(silent_for) || ' (' || health || ')',
+			CASE WHEN gives_up_in IS NULL THEN '<strong>It is never given up</strong>'
+				ELSE 'It is given up within ' || @extschema@.keepalive_report_time(gives_up_in) END,
+			'Its transaction has been open for ' || @extschema@.keepalive_report_time(transaction_age),
+			CASE WHEN holds_xmin THEN 'It keeps vacuum from removing old rows' END),
+		coalesce(waiters.html, '')), '' ORDER BY waiting DESC, oldest_wait DESC NULLS LAST, blocker.pid),
+	'<p class="empty">No session waits for one whose client does not answer or does not read.</p>'),
+	(SELECT count(DISTINCT waiter) FROM waiting)
+FROM blocker LEFT JOIN session USING (pid) LEFT JOIN waiters USING (pid);
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_blockers() IS
+	'part of keepalive_report(): the contents of keepalive_blockers, and who waits';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_blockers() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_blockers() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_lost(
+	OUT html text,
+	OUT lost_last_day bigint)
+	RETURNS record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH causes (cause, title) AS (VALUES
+	('client_vanished', 'Closed without notice <small>client_vanished: the client was killed, or dropped the connection</small>'),
+	('reset', 'Reset <small>reset: by the client''s host after a restart, or by a device on the path</small>'),
+	('keepalive_timeout', 'Probes unanswered <small>keepalive_timeout: the session was idle</small>'),
+	('user_timeout', 'Data unconfirmed <small>user_timeout: for tcp_user_timeout</small>'),
+	('retransmit_timeout', 'Data unconfirmed <small>retransmit_timeout: for as long as the kernel allows</small>'),
+	('unreachable', 'Unreachable <small>unreachable: reported by the network</small>'),
+	('dead_after', 'Ended by the guard <small>dead_after: the client did not answer</small>'),
+	('stall_timeout', 'Ended by the guard <small>stall_timeout: the client read nothing</small>'),
+	('unknown', 'Not known <small>unknown: the evidence is not sufficient</small>')
+),
+lost AS MATERIALIZED (
+	SELECT *, row_number() OVER (ORDER BY ended_at DESC, pid) AS number
+	FROM @extschema@.keepalive_events() JOIN causes USING (cause)
+),
+-- The shortest of these for which there are at most 60 columns.
+scale AS (
+	SELECT step, date_bin(step, oldest, date_trunc('day', clock_timestamp())) AS start, clock_timestamp() AS stop
+	FROM (SELECT min(ended_at) AS oldest FROM lost) AS ended
+		CROSS JOIN unnest('{1s,2s,5s,10s,30s,1min,2min,5min,10min,30min,1h,2h,6h,12h,1d,7d,30d,365d}'::interval[]) AS step
+	WHERE (clock_timestamp() - oldest) / 59 <= step OR step = interval '365 d'
+	ORDER BY step
+	LIMIT 1
+),
+width AS MATERIALIZED (
+	SELECT *, extract(epoch FROM step) AS seconds, floor(extract(epoch FROM stop - start) / extract(epoch FROM step)) + 1 AS columns
+	FROM scale
+),
+counted AS MATERIALIZED (
+	SELECT cause, floor(extract(epoch FROM ended_at - start) / seconds) AS position, count(*) AS number, max(count(*)) OVER () AS most
+	FROM lost CROSS JOIN width
+	GROUP BY 1, 2
+),
+strips AS (
+	SELECT title, cause, sum(number) AS number, string_agg(format('<rect x="%s%%" y="%s%%" width="%s%%" height="%s%%"/>',
+			round(100 * position / columns, 2), 100 - height, round(82 / columns, 2), height), '' ORDER BY position) AS columns
+	FROM counted CROSS JOIN width JOIN causes USING (cause)
+		CROSS JOIN LATERAL (VALUES (greatest(round(100.0 * number / most), 8))) AS scaled (height)
+	GROUP BY title, cause
+)
+SELECT
+	CASE WHEN count(*) = 0 THEN '<p class="empty">No lost connection is recorded.</p>'
+	ELSE (
+		SELECT format('<table class="chart strips"><caption>%s since %s, by cause; a column is %s, the highest has %s</caption><tbody>%s</tbody>'
+				'<tfoot><tr><td></td><td class="ends"><span>%s</span> <span>%s</span></td><td></td></tr></tfoot></table>',
+			@extschema@.keepalive_report_count((SELECT count(*) FROM lost), 'lost connection', 'lost connections'),
+			to_char(start, 'YYYY-MM-DD HH24:MI:SS'),
+			@extschema@.keepalive_report_time(step),
+			(SELECT min(most) FROM counted),
+			(SELECT string_agg(format('<tr><th scope="row">%s</th><td><svg class="strip" aria-hidden="true">'
+					'<rect class="ground" y="100%%" width="100%%" height="1"/>%s</svg></td><td class="num">%s</td></tr>',
+				title, columns, to_char(number, 'FM999,999,999')), '' ORDER BY number DESC, cause) FROM strips),
+			to_char(start, CASE WHEN step < interval '10 s' THEN 'HH24:MI:SS' WHEN step < interval '30 min' THEN 'HH24:MI' ELSE 'DD Mon HH24:MI' END),
+			'now')
+		FROM width)
+		|| '<table class="list"><caption>The latest</caption><thead><tr><th scope="col">When</th><th scope="col">Client</th>'
+		'<th scope="col">Cause</th><th scope="col" class="num">Silent for</th><th scope="col" class="num">Transaction open for</th>'
+		'<th scope="col">Policies</th></tr></thead><tbody>'
+		|| string_agg(format('<tr><td class="when">%s</td><td>%s</td><td data-label="Cause" class="word">%s</td>'
+				'<td data-label="Silent for" class="num">%s</td><td data-label="Transaction open for" class="num">%s</td>'
+				'<td data-label="Policies">%s</td></tr>',
+			to_char(ended_at, 'YYYY-MM-DD HH24:MI:SS'),
+			@extschema@.keepalive_report_session(pid, application_name, usename, datname, client_addr, client_port),
+			cause,
+			coalesce(@extschema@.keepalive_report_time(silent_for), '&#8211;'),
+			coalesce(@extschema@.keepalive_report_time(transaction_age), '&#8211;'),
+			@extschema@.keepalive_report_names(policies)), '' ORDER BY number) FILTER (WHERE number <= 15)
+		|| '</tbody></table>'
+		|| CASE WHEN count(*) > 15 THEN format('<p class="note">%s more: <code>SELECT * FROM keepalive_events()</code></p>',
+			to_char(count(*) - 15, 'FM999,999,999')) ELSE '' END
+	END,
+	count(*) FILTER (WHERE ended_at > clock_timestamp() - interval '1 day')
+FROM lost;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_lost() IS
+	'part of keepalive_report(): lost connections over time by cause, and the latest of them';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_lost() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_lost() TO pg_monitor;
+
+-- Where a detection time is in the picture of the policies, in percent of its width: the
+-- logarithm from 1 s to 1 day, then what is never found.
+CREATE FUNCTION @extschema@.keepalive_report_position(duration interval) RETURNS numeric
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN duration IS NULL THEN 94
+	ELSE round(3 + 77 * ln(least(greatest(extract(epoch FROM duration), 1), 86400)) / ln(86400.0), 1) END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_position(interval) IS
+	'part of keepalive_report(): the position of a detection time in the picture of the policies';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_position(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_position(interval) TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_policies() RETURNS text
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH counted AS MATERIALIZED (
+	SELECT policy, sessions, client_vanished + reset + keepalive_timeout + user_timeout + retransmit_timeout
+		+ unreachable + dead_after + stall_timeout + unknown AS lost, stats_reset
+	FROM @extschema@.keepalive_stats()
+),
+promised AS MATERIALIZED (
+	SELECT *,
+		@extschema@.keepalive_report_position(detects_idle) AS idle,
+		@extschema@.keepalive_report_position(detects_busy) AS busy
+	FROM @extschema@.keepalive_policy_problems() WITH ORDINALITY
+),
+ticks (tick, label) AS (VALUES
+	(interval '1 s', '1 s'), ('10 s', '10 s'), ('1 min', '1 min'), ('10 min', '10 min'), ('1 h', '1 h'), ('1 d', '1 day'), (NULL, 'never')
+),
+grid AS MATERIALIZED (
+	SELECT
+		string_agg(format('<text x="%s%%" y="12">%s</text>', position, label), '' ORDER BY position) AS labels,
+		string_agg(format('<rect class="grid" x="%s%%" width="1" height="100%%"/>', position), '' ORDER BY position) AS lines
+	FROM ticks CROSS JOIN LATERAL (VALUES (@extschema@.keepalive_report_position(tick))) AS at (position)
+)
+SELECT '<p class="legend"><svg aria-hidden="true"><circle class="idle" cx="7" cy="7" r="6"/></svg> idle sessions '
+	'<svg aria-hidden="true"><rect class="busy" x="3" y="3" width="8" height="8"/></svg> sessions that execute a query '
+	'<svg aria-hidden="true"><rect class="late" width="14" height="14"/></svg> later than one hour</p>'
+	'<table class="list promises"><caption>The longest time until a lost client is found, on a logarithmic scale</caption><thead><tr>'
+	'<th scope="col">Policy, in match order</th><td class="axis"><svg aria-hidden="true">' || min(labels) || '</svg></td>'
+	'<th scope="col" class="num">Idle</th><th scope="col" class="num">Busy</th>'
+	'<th scope="col" class="num">Sessions</th><th scope="col" class="num">Lost</th></tr></thead><tbody>'
+	|| string_agg(format('<tr><th scope="row">%s</th><td class="plot"><svg aria-hidden="true">'
+			'<rect class="late" x="%s%%" width="%s%%" height="100%%"/>%s%s</svg></td>'
+			'<td data-label="Idle" class="num">%s</td><td data-label="Busy" class="num">%s</td>'
+			'<td data-label="Sessions" class="num">%s</td><td data-label="Lost" class="num">%s</td></tr>',
+		CASE WHEN promised.policy IS NULL THEN '<i>no policy</i> <small>PostgreSQL without policies</small>'
+			ELSE @extschema@.keepalive_report_text(promised.policy) END
+			|| CASE WHEN problem IS NULL THEN '' ELSE ' <small>has no effect: see the findings</small>' END
+			|| CASE WHEN replication_only THEN ' <small>replication</small>' ELSE '' END,
+		@extschema@.keepalive_report_position('1 h'), 100 - @extschema@.keepalive_report_position('1 h'),
+		lines,
+		CASE WHEN problem IS NULL THEN format('<rect class="range" x="%s%%" y="11" width="%s%%" height="2"/>'
+				'<circle class="idle" cx="%s%%" cy="12" r="6"/><svg x="%s%%"><rect class="busy" x="-4" y="8" width="8" height="8"/></svg>',
+			least(idle, busy), abs(idle - busy), idle, busy) ELSE '' END,
+		CASE WHEN problem IS NULL THEN coalesce(@extschema@.keepalive_report_time(detects_idle), '<strong>never</strong>') ELSE '&#8211;' END,
+		CASE WHEN problem IS NULL THEN coalesce(@extschema@.keepalive_report_time(detects_busy), '<strong>never</strong>') ELSE '&#8211;' END,
+		to_char(coalesce(sessions, 0), 'FM999,999,999'),
+		to_char(coalesce(lost, 0), 'FM999,999,999')), '' ORDER BY ordinality) FILTER (WHERE ordinality <= 50 OR promised.policy IS NULL)
+	|| format('</tbody></table><p class="note">%s A session counts under each of its policies. Lost: since %s.</p>',
+		CASE WHEN count(*) > 51 THEN format('%s more policies: <code>SELECT * FROM keepalive_policy</code>.', count(*) - 51) END,
+		to_char(max(stats_reset), 'YYYY-MM-DD HH24:MI:SS'))
+FROM promised CROSS JOIN grid LEFT JOIN counted ON counted.policy IS NOT DISTINCT FROM promised.policy;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_policies() IS
+	'part of keepalive_report(): the detection times that each policy promises';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_policies() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_policies() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_round_trips() RETURNS text
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH measured AS MATERIALIZED (
+	SELECT rtt_ms, network(set_masklen(client_addr, CASE family(client_addr) WHEN 4 THEN 24 ELSE 64 END)) AS network
+	FROM @extschema@.keepalive_status()
+	WHERE rtt_ms IS NOT NULL
+),
+classes (position, low, high, title) AS (VALUES
+	(1, 0, 0.1, 'below 0.1 ms'), (2, 0.1, 0.2, '0.1 to 0.2 ms'), (3, 0.2, 0.5, '0.2 to 0.5 ms'), (4, 0.5, 1, '0.5 to 1 ms'),
+	(5, 1, 2, '1 to 2 ms'), (6, 2, 5, '2 to 5 ms'), (7, 5, 10, '5 to 10 ms'), (8, 10, 20, '10 to 20 ms'), (9, 20, 50, '20 to 50 ms'),
+	(10, 50, 100, '50 to 100 ms'), (11, 100, 200, '100 to 200 ms'), (12, 200, 500, '200 to 500 ms'),
+	(13, 500, 1000, '0.5 to 1 s'), (14, 1000, 'infinity'::float8, '1 s or more')
+),
+counted AS (
+	SELECT position, title, count(rtt_ms) AS number, max(count(rtt_ms)) OVER () AS most,
+		min(CASE WHEN count(rtt_ms) > 0 THEN position END) OVER () AS first,
+		max(CASE WHEN count(rtt_ms) > 0 THEN position END) OVER () AS last
+	FROM classes LEFT JOIN measured ON rtt_ms >= low AND rtt_ms < high
+	GROUP BY position, title
+),
+networks AS (
+	SELECT network, count(*) AS sessions, percentile_cont(0.5) WITHIN GROUP (ORDER BY rtt_ms) AS median, max(rtt_ms) AS slowest
+	FROM measured GROUP BY network
+	ORDER BY median DESC, network LIMIT 8
+)
+SELECT CASE WHEN count(*) = 0 THEN '<p class="empty">No client is connected over TCP.</p>'
+	ELSE format('<p>Half of the clients answer within <strong>%s</strong>, nineteen of twenty within <strong>%s</strong>, the slowest needs <strong>%s</strong>.</p>'
+			'<table class="chart"><caption>Sessions by smoothed round-trip time</caption><tbody>%s</tbody></table>'
+			'<table class="list"><caption>Client networks, the slowest first</caption><thead><tr><th scope="col">Network</th>'
+			'<th scope="col" class="num">Sessions</th><th scope="col" class="num">Median</th><th scope="col" class="num">Slowest</th></tr></thead><tbody>%s</tbody></table>',
+		@extschema@.keepalive_report_milliseconds(percentile_cont(0.5) WITHIN GROUP (ORDER BY rtt_ms)),
+		@extschema@.keepalive_report_milliseconds(percentile_cont(0.95) WITHIN GROUP (ORDER BY rtt_ms)),
+		@extschema@.keepalive_report_milliseconds(max(rtt_ms)),
+		(SELECT string_agg(@extschema@.keepalive_report_bar(title, number, most, 'plain'), '' ORDER BY position)
+			FROM counted WHERE position BETWEEN first AND last),
+		(SELECT string_agg(format('<tr><th scope="row" class="word">%s</th><td data-label="Sessions" class="num">%s</td>'
+				'<td data-label="Median" class="num">%s</td><td data-label="Slowest" class="num">%s</td></tr>',
+			network, to_char(sessions, 'FM999,999,999'),
+			@extschema@.keepalive_report_milliseconds(median), @extschema@.keepalive_report_milliseconds(slowest)), '' ORDER BY median DESC, network)
+			FROM networks))
+	END
+FROM measured;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_round_trips() IS
+	'part of keepalive_report(): round-trip times of all connections';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_round_trips() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_round_trips() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_paths() RETURNS text
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH observed AS MATERIALIZED (
+	SELECT *, row_number() OVER (ORDER BY idle_timeout, lost DESC, network) AS number
+	FROM @extschema@.keepalive_paths_observed
+)
+SELECT coalesce('<table class="list"><caption>Client networks from which five connections or more are known</caption><thead><tr>'
+	'<th scope="col">Network</th><th scope="col">Verdict</th><th scope="col" class="num">Survived</th>'
+	'<th scope="col" class="num">Longest idle time</th><th scope="col" class="num">Lost</th>'
+	'<th scope="col" class="num">Idle timeout</th><th scope="col" class="num">Probe after</th></tr></thead><tbody>'
+	|| string_agg(format('<tr><th scope="row" class="word">%s</th><td data-label="Verdict">%s</td><td data-label="Survived" class="num">%s</td>'
+			'<td data-label="Longest idle time" class="num">%s</td><td data-label="Lost" class="num">%s</td>'
+			'<td data-label="Idle timeout" class="num">%s</td><td data-label="Probe after" class="num">%s</td></tr>',
+		network,
+		CASE verdict WHEN 'idle timeout' THEN '<strong>drops idle connections</strong>' ELSE verdict END,
+		to_char(survived, 'FM999,999,999'),
+		coalesce(@extschema@.keepalive_report_time(longest_survived), '&#8211;'),
+		to_char(lost, 'FM999,999,999'),
+		coalesce('at most ' || @extschema@.keepalive_report_time(idle_timeout), '&#8211;'),
+		coalesce(@extschema@.keepalive_report_time(tcp_keepalives_idle), '&#8211;')), '' ORDER BY number) FILTER (WHERE number <= 20)
+	|| '</tbody></table>'
+	|| CASE WHEN count(*) > 20 THEN format('<p class="note">%s more: <code>SELECT * FROM keepalive_paths_observed</code></p>', count(*) - 20) ELSE '' END,
+	'<p class="empty">Not enough connections have been idle and ended yet: five from one network are needed.</p>')
+FROM observed;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_paths() IS
+	'part of keepalive_report(): the contents of keepalive_paths_observed';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_paths() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_paths() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report_findings(
+	OUT html text,
+	OUT errors bigint,
+	OUT warnings bigint)
+	RETURNS record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+BEGIN ATOMIC
+WITH finding AS MATERIALIZED (
+	SELECT * FROM @extschema@.keepalive_check() WITH ORDINALITY
+)
+SELECT coalesce('<ol class="findings">' || string_agg(format('<li><h3><span class="badge %s">%s</span> %s</h3><p>%s</p><pre><code>%s</code></pre></li>',
+		CASE severity WHEN 'error' THEN 'bad' WHEN 'warning' THEN 'warn' ELSE 'plain' END,
+		severity,
+		@extschema@.keepalive_report_text(subject),
+		@extschema@.keepalive_report_text(problem),
+		@extschema@.keepalive_report_text(hint)), '' ORDER BY ordinality) FILTER (WHERE ordinality <= 50)
+	|| '</ol>' || CASE WHEN count(*) > 50 THEN format('<p class="note">%s more: <code>SELECT * FROM keepalive_check()</code></p>', count(*) - 50) ELSE '' END,
+	'<p class="empty">keepalive_check() has found no problem.</p>'),
+	count(*) FILTER (WHERE severity = 'error'),
+	count(*) FILTER (WHERE severity = 'warning')
+FROM finding;
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report_findings() IS
+	'part of keepalive_report(): the findings of keepalive_check() with their commands';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_findings() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_findings() TO pg_monitor;
+
+-- It has neither < nor &, so the page can be parsed as XML too.
+CREATE FUNCTION @extschema@.keepalive_report_style() RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN '
+:root { color-scheme: light dark; --page: #fff; --panel: #f4f6f8; --text: #1b2026; --soft: #57616c; --line: #d6dce2;
+	--track: #e8ecf0; --plain: #2763ad; --good: #1d7d4c; --warn: #935a00; --bad: #b4261c; --late: #f8e3e0 }
+@media (prefers-color-scheme: dark) {
+	:root { --page: #12161b; --panel: #1b2128; --text: #e5e9ee; --soft: #a3adb8; --line: #363f49;
+		--track: #28303a; --plain: #74b0f5; --good: #5cc48f; --warn: #eab054; --bad: #ff8f85; --late: #3b2326 } }
+* { box-sizing: border-box }
+html { background: var(--page); color: var(--text); font: 1rem/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif;
+	-webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
+body { max-width: 64rem; margin: 0 auto; padding: 2rem 1rem 3rem }
+h1 { margin: 0; font-size: 1.75rem; line-height: 1.2 }
+h2 { margin: 0 0 .25rem; font-size: 1.25rem; line-height: 1.3 }
+h3 { margin: 0; font-size: 1rem }
+p { margin: .25rem 0 }
+section { margin-top: 2.75rem; padding-top: 1.25rem; border-top: 1px solid var(--line) }
+small, caption, .soft, .note, .legend, footer, nav { color: var(--soft); font-size: .8125rem; font-weight: 400 }
+small { display: block }
+h3 small, li small { display: inline }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: 1.25rem 0 0; padding: 0; list-style: none }
+a { color: var(--plain) }
+code, pre { font: .8125rem/1.5 ui-monospace, "DejaVu Sans Mono", "Liberation Mono", Menlo, Consolas, monospace }
+pre { margin: .5rem 0 0; padding: .625rem .75rem; white-space: pre-wrap; background: var(--panel); border-radius: .25rem }
+.verdict { margin: 1.5rem 0 1rem; padding: .875rem 1.125rem; background: var(--panel); border-left: .3125rem solid var(--good); border-radius: .25rem }
+.verdict.bad { border-color: var(--bad) }
+.verdict.warn { border-color: var(--warn) }
+.verdict strong { display: block; font-size: 1.25rem; line-height: 1.35 }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .75rem; margin: 0 }
+.tiles div { display: flex; flex-direction: column; padding: .75rem .875rem; border: 1px solid var(--line); border-radius: .25rem }
+.tiles dt { order: 1; color: var(--soft); font-size: .8125rem; line-height: 1.35 }
+.tiles dd { margin: 0; font-size: 1.75rem; font-weight: 600; line-height: 1.2; font-variant-numeric: tabular-nums }
+.tiles .bad dd { color: var(--bad) }
+.tiles .warn dd { color: var(--warn) }
+table { width: 100%; margin-top: 1.25rem; border-collapse: collapse; font-size: .875rem }
+caption { padding-bottom: .375rem; text-align: left }
+th, td { padding: .375rem 1.125rem .375rem 0; text-align: left; vertical-align: top }
+th { font-weight: 600 }
+td:last-child, th:last-child { padding-right: 0 }
+.num { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+.when, .word, p strong { white-space: nowrap }
+.when { font-variant-numeric: tabular-nums }
+.list thead th { color: var(--soft); font-size: .8125rem; font-weight: 400; vertical-align: bottom }
+.list tr { border-bottom: 1px solid var(--line) }
+.chart th { width: 16rem; font-weight: 400 }
+.chart .num { width: 4rem; padding-left: .75rem }
+svg { display: block; width: 100%; height: 1rem; overflow: visible }
+.chart .bar svg { height: .875rem; margin-top: .25rem }
+.track { fill: var(--track) }
+.plain { fill: var(--plain) }
+.good { fill: var(--good) }
+.warn { fill: var(--warn) }
+.bad { fill: var(--bad) }
+.strips td { padding-top: .5rem }
+.strip { height: 2.25rem; fill: var(--plain) }
+.ground { fill: var(--line) }
+.strips td.ends { display: flex; justify-content: space-between; padding-top: .25rem; color: var(--soft); font-size: .75rem; font-variant-numeric: tabular-nums }
+.promises th:first-child { width: 13rem }
+.plot svg { height: 1.5rem }
+.axis svg { height: 1rem; min-width: 15rem; fill: var(--soft); font-size: .75rem; text-anchor: middle }
+.grid { fill: var(--line) }
+.late { fill: var(--late) }
+.range { fill: var(--soft) }
+.idle { fill: var(--plain) }
+.busy { fill: var(--warn) }
+.legend svg { display: inline-block; width: 14px; height: 14px; margin: 0 .125rem 0 .5rem; vertical-align: -2px }
+.legend svg:first-child { margin-left: 0 }
+article { margin-top: 1.25rem; padding: .75rem 1rem; border: 1px solid var(--line); border-left: .3125rem solid var(--bad); border-radius: .25rem }
+article table { margin-top: .625rem }
+article tr:last-child { border-bottom: 0 }
+.empty { margin-top: .75rem; padding: .75rem 1rem; background: var(--panel); border-radius: .25rem; color: var(--soft) }
+.findings { margin: 1rem 0 0; padding: 0; list-style: none }
+.findings li { margin-top: 1.25rem }
+.badge { display: inline-block; min-width: 4.25rem; margin-right: .375rem; padding: 0 .5rem; border: 1px solid; border-radius: 1rem; font-size: .75rem; text-align: center }
+.badge.bad { color: var(--bad) }
+.badge.warn { color: var(--warn) }
+.badge.plain { color: var(--plain) }
+footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line) }
+@media screen and (max-width: 52rem) {
+	.chart tr { display: grid; grid-template-columns: 1fr auto; padding-bottom: .5rem }
+	.chart th { width: auto; padding-bottom: 0 }
+	.chart .num { width: auto }
+	.chart td:nth-child(2) { grid-area: 2 / 1 / 3 / 3; padding: 0 }
+	.strips tfoot td { padding: 0 }
+	.list, .list tbody, .list tr, .list td, .list th, .list caption { display: block; width: auto }
+	.list thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
+	.list tr { padding: .5rem 0 }
+	.list th, .list td { padding: .125rem 0 }
+	.list td[data-label] { display: flex; justify-content: space-between; gap: 1rem; text-align: right }
+	.list td[data-label]::before { content: attr(data-label); color: var(--soft); white-space: nowrap }
+	.promises thead { position: static; width: auto; height: auto; clip-path: none }
+	.promises thead th { display: none }
+}
+@media print {
+	:root { color-scheme: light; --page: #fff; --panel: #f4f6f8; --text: #1b2026; --soft: #57616c; --line: #d6dce2;
+		--track: #e8ecf0; --plain: #2763ad; --good: #1d7d4c; --warn: #935a00; --bad: #b4261c; --late: #f8e3e0 }
+	html { font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact }
+	body { max-width: none; padding: 0 }
+	nav { display: none }
+	section { margin-top: 1.5rem }
+	.tiles { grid-template-columns: repeat(6, 1fr); gap: .375rem }
+	th, td { padding-right: .625rem }
+	.promises th:first-child { width: 9rem }
+	h2, h3, caption { break-after: avoid }
+	tr, article, .findings li, .tiles div { break-inside: avoid }
+}
+';
+COMMENT ON FUNCTION @extschema@.keepalive_report_style() IS
+	'part of keepalive_report(): its style sheet';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report_style() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report_style() TO pg_monitor;
+
+CREATE FUNCTION @extschema@.keepalive_report() RETURNS text
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED
+	-- Compiling the queries would take longer than executing them.
+	SET jit = off
+BEGIN ATOMIC
+WITH part AS MATERIALIZED (
+	SELECT health.html AS health, sessions, silent, never_given_up, longest, without_policy,
+		blockers.html AS blockers, blocked,
+		lost.html AS lost, lost_last_day,
+		CASE WHEN preloaded THEN @extschema@.keepalive_report_policies() END AS policies,
+		@extschema@.keepalive_report_round_trips() AS round_trips,
+		CASE WHEN preloaded THEN @extschema@.keepalive_report_paths() END AS paths,
+		findings.html AS findings, errors, warnings,
+		preloaded, sockets_unreadable
+	FROM @extschema@.keepalive_condition() AS condition
+		CROSS JOIN @extschema@.keepalive_report_health() AS health
+		CROSS JOIN @extschema@.keepalive_report_blockers() AS blockers
+		CROSS JOIN @extschema@.keepalive_report_findings() AS findings
+		-- OFFSET keeps it from being called where it would raise an error.
+		LEFT JOIN LATERAL (SELECT * FROM @extschema@.keepalive_report_lost() WHERE preloaded OFFSET 0) AS lost ON true
+),
+verdict AS (
+	SELECT
+		CASE
+			WHEN NOT preloaded OR blocked > 0 OR never_given_up > 0 OR errors > 0 THEN 'bad'
+			WHEN silent > 0 OR warnings > 0 THEN 'warn'
+			ELSE 'good'
+		END AS class,
+		CASE
+			WHEN sockets_unreadable IS NOT NULL THEN 'The state of the clients is not known'
+			WHEN silent = 0 THEN 'All clients answer'
+			ELSE format('%s of %s %s not answer', to_char(silent, 'FM999,999,999'),
+				@extschema@.keepalive_report_count(sessions, 'client', 'clients'), CASE silent WHEN 1 THEN 'does' ELSE 'do' END)
+		END || CASE WHEN blocked > 0 THEN '; ' || @extschema@.keepalive_report_count(blocked, 'session is', 'sessions are') || ' blocked'
+			ELSE '' END AS headline,
+		concat_ws(' ',
+			CASE
+				WHEN NOT preloaded THEN 'keepalive_guard is not loaded via shared_preload_libraries: no policy is in force, and lost connections are not recorded.'
+				WHEN silent = 1 AND never_given_up = 1 THEN 'It is never given up.'
+				WHEN silent = 1 THEN 'If it stays silent, it is given up within ' || @extschema@.keepalive_report_time(longest) || '.'
+				WHEN never_given_up > 0 THEN @extschema@.keepalive_report_count(never_given_up, 'of them is', 'of them are') || ' never given up.'
+				WHEN silent > 0 THEN 'Those that stay silent are given up within ' || @extschema@.keepalive_report_time(longest) || '.'
+			END,
+			CASE
+				WHEN errors > 0 THEN '<a href="#findings">' || @extschema@.keepalive_report_count(errors, 'problem keeps', 'problems keep')
+					|| '</a> the guard from working as configured.'
+				WHEN warnings > 0 THEN '<a href="#findings">' || @extschema@.keepalive_report_count(warnings, 'warning', 'warnings') || '</a> about the configuration.'
+				ELSE 'The configuration has no known problem.'
+			END) AS details
+	FROM part
+),
+tiles AS (
+	SELECT string_agg(format('<div class="%s"><dt>%s</dt><dd>%s</dd></div>', class, title, coalesce(to_char(number, 'FM999,999,999'), '&#8211;')),
+		'' ORDER BY position) AS html
+	FROM part CROSS JOIN LATERAL (VALUES
+		(1, 'plain', 'connected sessions', sessions),
+		(2, CASE WHEN silent > 0 THEN 'bad' ELSE 'plain' END, 'clients that do not answer', silent),
+		(3, CASE WHEN blocked > 0 THEN 'bad' ELSE 'plain' END, 'blocked sessions', blocked),
+		(4, 'plain', 'connections lost in the last 24 hours', lost_last_day),
+		(5, CASE WHEN without_policy > 0 THEN 'warn' ELSE 'plain' END, 'sessions without a policy', without_policy),
+		(6, CASE WHEN errors > 0 THEN 'bad' WHEN warnings > 0 THEN 'warn' ELSE 'plain' END, 'errors and warnings', errors + warnings))
+		AS tile (position, class, title, number)
+),
+sections AS (
+	SELECT
+		string_agg(format('<li><a href="#%s">%s</a></li>', id, title), '' ORDER BY position) AS links,
+		string_agg(format(E'<section id="%s">\n<h2>%s</h2>\n<p class="soft">%s</p>\n%s\n</section>\n', id, title, about,
+			coalesce(html, '<p class="empty">Not known, because keepalive_guard is not loaded via shared_preload_libraries.</p>')), '' ORDER BY position) AS html
+	FROM part CROSS JOIN LATERAL (VALUES
+		(1, 'health', 'Health of all connections', 'What the kernel knows of each client at this moment.', health),
+		(2, 'blockers', 'Blocked sessions', 'Sessions whose client does not answer or does not read, and that hold up other sessions or vacuum.', blockers),
+		(3, 'lost', 'Lost connections', 'Connections that ended although neither the client nor the server had ended the session.', lost),
+		(4, 'policies', 'Policies', 'How much time can pass from the loss of a client to the end of its session.', policies),
+		(5, 'round-trips', 'Round-trip times', 'How long packets take to the client and back, as measured by the kernel.', round_trips),
+		(6, 'paths', 'Paths to the clients', 'Whether a device between client and server drops idle connections, as far as observed.', paths),
+		(7, 'findings', 'Findings', 'Problems of the configuration and of current sessions, each with a command that helps.', findings))
+		AS section (position, id, title, about, html)
+)
+SELECT format($page$<!DOCTYPE html>
+<html xmlns="http://www.w3.org/1999/xhtml" lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'sha256-%s'; base-uri 'none'; form-action 'none'"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta name="color-scheme" content="light dark"/>
+<title>Client connections</title>
+<style>%s</style>
+</head>
+<body>
+<header>
+<h1>Client connections of %s</h1>
+<p class="soft">%s</p>
+</header>
+<main>
+<div class="verdict %s"><strong>%s</strong> %s</div>
+<dl class="tiles">%s</dl>
+<nav aria-label="Sections"><ul>%s</ul></nav>
+%s</main>
+<footer><p>Made by keepalive_report() of keepalive_guard %s. It shows names and addresses of clients: give it only to those who may know them.</p></footer>
+</body>
+</html>
+$page$,
+	encode(sha256(convert_to(style, 'UTF8')), 'base64'),
+	style,
+	coalesce(@extschema@.keepalive_report_text(nullif(current_setting('cluster_name'), '')), 'the server on port ' || current_setting('port')),
+	concat_ws(' &#183; ', to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS ') || @extschema@.keepalive_report_text(current_setting('TimeZone')),
+		'PostgreSQL ' || split_part(current_setting('server_version'), ' ', 1),
+		CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END,
+		'up since ' || to_char(pg_postmaster_start_time(), 'YYYY-MM-DD HH24:MI')),
+	verdict.class, headline, details,
+	tiles.html,
+	links,
+	sections.html,
+	@extschema@.keepalive_report_text(extversion))
+FROM verdict CROSS JOIN tiles CROSS JOIN sections
+	CROSS JOIN (VALUES (@extschema@.keepalive_report_style())) AS styles (style)
+	CROSS JOIN pg_extension
+WHERE extname = 'keepalive_guard';
+END;
+COMMENT ON FUNCTION @extschema@.keepalive_report() IS
+	'one HTML page: state of all connections, blocked sessions, lost connections, policies and what they promise, round-trip times, paths, findings';
+REVOKE ALL ON FUNCTION @extschema@.keepalive_report() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.keepalive_report() TO pg_monitor;

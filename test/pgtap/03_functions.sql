@@ -149,6 +149,28 @@ INSERT INTO expected (name, arguments, columns, volatility, parallel, strict, al
 		'keepalive boolean, idle interval, probe_interval interval, probes integer, user_timeout interval, '
 		'stall_timeout interval, detects_idle interval, detects_busy interval, for_sessions boolean',
 		'severity text, problem text, concerns text[], setting text, value text', 'stable', 'safe', false, 'monitor');
+INSERT INTO expected (name, arguments, columns, strict, allowed) VALUES
+	('keepalive_report', '', 'text', false, 'monitor'),
+	('keepalive_report_health', '',
+		'html text, sessions bigint, silent bigint, never_given_up bigint, longest interval, without_policy bigint', false, 'monitor'),
+	('keepalive_report_blockers', '', 'html text, blocked bigint', false, 'monitor'),
+	('keepalive_report_lost', '', 'html text, lost_last_day bigint', false, 'monitor'),
+	('keepalive_report_policies', '', 'text', false, 'monitor'),
+	('keepalive_report_round_trips', '', 'text', false, 'monitor'),
+	('keepalive_report_paths', '', 'text', false, 'monitor'),
+	('keepalive_report_findings', '', 'html text, errors bigint, warnings bigint', false, 'monitor');
+INSERT INTO expected (name, arguments, columns, volatility, parallel, strict, allowed) VALUES
+	('keepalive_report_text', 'name text', 'text', 'immutable', 'safe', true, 'monitor'),
+	('keepalive_report_position', 'duration interval', 'numeric', 'immutable', 'safe', false, 'monitor'),
+	('keepalive_report_style', '', 'text', 'immutable', 'safe', false, 'monitor'),
+	('keepalive_report_time', 'duration interval', 'text', 'stable', 'safe', true, 'monitor'),
+	('keepalive_report_milliseconds', 'milliseconds double precision', 'text', 'stable', 'safe', true, 'monitor'),
+	('keepalive_report_count', 'number bigint, one text, many text', 'text', 'stable', 'safe', true, 'monitor'),
+	('keepalive_report_session',
+		'pid integer, application_name text, usename text, datname text, client_addr inet, client_port integer',
+		'text', 'stable', 'safe', false, 'monitor'),
+	('keepalive_report_names', 'names text[]', 'text', 'stable', 'safe', false, 'monitor'),
+	('keepalive_report_bar', 'title text, number bigint, most bigint, class text', 'text', 'stable', 'safe', true, 'monitor');
 
 CREATE TEMP VIEW actual AS
 	SELECT p.oid, proname::text COLLATE "C" AS name,

@@ -68,6 +68,9 @@ foreach my $call ('keepalive_apply()', q{keepalive_explain('postgres', 'postgres
 		"$call fails with a hint");
 }
 
+like($session->value('SELECT keepalive_report()'), qr/keepalive_guard is not loaded .*Not known, because .*Not known, because .*Not known, because /s,
+	'keepalive_report() says what is not known');
+
 $session->query('TRUNCATE keepalive_policy');
 is($session->try('LOAD \'keepalive_guard\'')->{error}, undef, 'LOAD of the library succeeds');
 is($session->try('SHOW keepalive_guard.enabled')->{error}{sqlstate}, '42704', 'LOAD defines no settings');

@@ -45,6 +45,9 @@ is(kernel_values($other), '60/75/9/30000', 'a policy is in force in another data
 my $locked = $standby->session(user => 'locked');
 is($locked->try('SET tcp_keepalives_idle = 5')->{error}{sqlstate}, '42501', 'a locked policy is enforced on the standby');
 is($standby->status($there->pid)->{policy}, 'app', 'keepalive_status() on the standby shows the policy');
+like($there->try('SELECT keepalive_report()')->{error}{sqlstate} // '', qr/42501/, 'an ordinary role cannot make the report on the standby');
+like($standby->safe_psql('postgres', 'SELECT keepalive_report()'), qr{ standby .*<th scope="row"><bdi>app</bdi></th>}s,
+	'keepalive_report() on the standby shows the policy');
 my $walreceiver = $admin->value(q{SELECT pid FROM pg_stat_replication});
 is($primary->status($walreceiver)->{policy}, undef, 'the primary\'s walsender has no policy');
 

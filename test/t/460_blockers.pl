@@ -113,6 +113,17 @@ is($status->{health}, 'probing', 'keepalive_status() shows the same health');
 is_deeply(blockers($node->unix_session(user => 'nobody')), [], 'an ordinary role does not see the blocker');
 is(scalar @{ blockers($node->unix_session(user => 'monitor')) }, 1, 'pg_monitor sees the blocker');
 
+# --- the report -------------------------------------------------------------------------
+
+my $report = $node->unix_session(user => 'monitor', application_name => 'a<b')->value('SELECT keepalive_report()');
+# Without tags and attributes.
+my $text = $report =~ s/<[^>]*>/ /gr =~ s/\s+/ /gr;
+like($text, qr/ 3 of 11 clients do not answer; 3 sessions are blocked /, 'keepalive_report() has the numbers in its headline');
+like($text, qr/ Blocked sessions .* victim postgres on postgres , \Q@{[$host->address]}\E:@{[$victim->port]}, pid @{[$victim->pid]} Its client has been silent for \d.*? \(probing\)\. It is given up within 1 min .*?\. Its transaction has been open for .*? It keeps vacuum from removing old rows\. 3 sessions wait for it /,
+	'keepalive_report() shows the blocker');
+like($text, qr/ pid @{[$waiting[$_->[0]]->pid]} $_->[1] \d/, "keepalive_report() shows that a session waits $_->[1]")
+  foreach [ 0, 'directly' ], [ 1, 'directly' ], [ 2, "behind pid @{[$second->pid]}" ];
+
 # --- a waiting session is cancelled ---------------------------------------------------
 
 $admin->query('SELECT pg_cancel_backend(' . $waiting[2]->pid . ')');

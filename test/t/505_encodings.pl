@@ -82,7 +82,7 @@ $node->wait_for_exit($_->pid, 20) foreach @ended;
 # --- what is shown --------------------------------------------------------------------
 
 my @sources = ('keepalive_events()', 'keepalive_status()', 'keepalive_stats()',
-	'keepalive_policy_problems()', 'keepalive_check()', 'keepalive_blockers',
+	'keepalive_policy_problems()', 'keepalive_check()', 'keepalive_report()', 'keepalive_blockers',
 	"keepalive_explain('postgres', 'r$umlaut$kanji')");
 my %shown;
 foreach my $encoding (@encodings)

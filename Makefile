@@ -5,6 +5,7 @@
 # `make lint` checks the sources, `make format` formats them.  WERROR=1 makes warnings
 # errors, as `make test`, `make lint` and `make unit` do.  `make deb`, `make dist` and
 # `make image-layout` make packages (doc/packages.md), `make test-packages` tests them.
+# `make test-report` opens keepalive_report() in a browser.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -89,4 +90,7 @@ deb dist image-layout:
 test-packages:
 	@test/packages/run
 
-.PHONY: test demo bench unit lint format deb dist image-layout test-packages
+test-report:
+	@exec setpriv --pdeathsig KILL test/run report
+
+.PHONY: test demo bench unit lint format deb dist image-layout test-packages test-report

@@ -1044,13 +1044,13 @@ pooler AS (
 	SELECT client_addr, count(*) AS sessions,
 		min(usename) FILTER (WHERE client_connection_check_interval = interval '0') AS unchecked
 	FROM session
-	WHERE backend_type = 'client backend'
+	WHERE backend_type = 'client backend' AND pooled
 	GROUP BY client_addr
-	HAVING count(*) FILTER (WHERE pooled) >= 3
+	HAVING count(*) >= 3
 		AND current_setting('keepalive_guard.database', true) = current_database()
 		AND CASE WHEN client_addr IS NULL
 			-- Over a Unix socket nothing else has an effect.
-			THEN count(*) FILTER (WHERE client_connection_check_interval = interval '0') > 0
+			THEN bool_or(client_connection_check_interval = interval '0')
 			ELSE NOT EXISTS (
 				SELECT FROM @extschema@.keepalive_policy AS p
 				-- Without a dependency on a column that an older table lacks.

@@ -75,5 +75,16 @@ is_deeply(
 	$admin->query("SELECT DISTINCT policies::text, client_connection_check_interval FROM keepalive_status() WHERE client_addr = '@{[$pooler->address]}'"),
 	[ [ "{\"pooler at @{[$pooler->address]}\"}", '00:00:10' ] ], 'and is in force in its connections');
 
+# --- over a Unix socket ----------------------------------------------------------------------------
+
+my @local = map { $node->unix_session(user => 'app') } 1 .. 3;
+$_->query(q{SET application_name = 'web'}) foreach @local; # as PgBouncer does
+$hint = q{INSERT INTO keepalive_policy (name, role, client_connection_check_interval) VALUES ('pooler for app', 'app', '10s');};
+my ($finding) = @{ findings() };
+is_deeply($finding, [ 'clients on this host', $hint ], 'a pooler on the same host is recognised');
+$admin->query($hint);
+$node->wait_for_policies;
+is_deeply(findings(), [], 'a client check ends the finding');
+
 $bouncer->kill_kill(grace => 0);
 done_testing();

@@ -86,6 +86,8 @@ foreach my $through ('keepalive', 'haproxy')
 }
 case($dying, 'timeouts', 'transaction', 'idle in transaction', 'app');
 case($dying, 'timeouts', 'transaction', 'busy', 'checked');
+case($dying, 'keepalive', 'transaction', 'not reading', 'checked');
+my $receiving = delete $case{'keepalive transaction not reading checked'};
 my $no_transactions = $node->session(host => $living, address => $pooler->address, port => 6432, dbname => 'statement')->try('BEGIN');
 like($no_transactions->{error}{message}, qr/transaction blocks not allowed/, 'statement pooling has no transactions that could stay open');
 
@@ -139,7 +141,12 @@ my %cause = map { ($_->[0] => $_->[1]) } @{ $admin->query(
 note "$_: $cause{$_}" foreach sort keys %cause;
 ok(!(grep { /dead|timeout|unreachable/ } values %cause), 'no event tells of a dead client: the pooler has closed the connection');
 
-# --- a client that does not read ---------------------------------------------------------------
+# --- clients that do not read ------------------------------------------------------------------
+
+# PgBouncer has data in flight to this one, so its keepalive does not work.  The policy for
+# its address has stall_timeout.
+ok(defined $node->wait_for_exit($receiving->{pid}, 5), 'stall_timeout ends the session of a client that died while it was sent a result');
+is($admin->value("SELECT cause FROM keepalive_events() WHERE pid = $receiving->{pid}"), 'stall_timeout', 'and the event says so');
 
 my $reading_start = time;
 case($living, 'keepalive', 'transaction', 'not reading', 'app');

@@ -5,6 +5,7 @@
 # `make lint` checks the sources, `make format` formats them.  WERROR=1 makes warnings
 # errors, as `make test`, `make lint` and `make unit` do.  `make deb`, `make dist` and
 # `make image-layout` make packages (doc/packages.md), `make test-packages` tests them.
+# `make test-monitoring` tests monitoring/ with Prometheus and its exporters.
 # `make test-report` opens keepalive_report() in a browser.
 
 MODULE_big = keepalive_guard
@@ -81,6 +82,9 @@ endif
 test demo bench lint:
 	@exec setpriv --pdeathsig KILL test/run $@
 
+test-monitoring:
+	@exec setpriv --pdeathsig KILL test/run monitoring
+
 format:
 	@test/lint/format
 
@@ -93,4 +97,4 @@ test-packages:
 test-report:
 	@exec setpriv --pdeathsig KILL test/run report
 
-.PHONY: test demo bench unit lint format deb dist image-layout test-packages test-report
+.PHONY: test demo bench unit lint format deb dist image-layout test-packages test-monitoring test-report

@@ -5,8 +5,8 @@
 # `make lint` checks the sources, `make format` formats them.  WERROR=1 makes warnings
 # errors, as `make test`, `make lint` and `make unit` do.  `make deb`, `make dist` and
 # `make image-layout` make packages (doc/packages.md), `make test-packages` tests them.
-# `make test-monitoring` tests monitoring/ with Prometheus and its exporters.
-# `make test-report` opens keepalive_report() in a browser.
+# `make test-core` runs PostgreSQL's own tests, `make test-monitoring` tests monitoring/ with
+# Prometheus and its exporters, `make test-report` opens keepalive_report() in a browser.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -82,8 +82,8 @@ endif
 test demo bench lint:
 	@exec setpriv --pdeathsig KILL test/run $@
 
-test-monitoring:
-	@exec setpriv --pdeathsig KILL test/run monitoring
+test-core test-monitoring test-report:
+	@exec setpriv --pdeathsig KILL test/run $(@:test-%=%)
 
 format:
 	@test/lint/format
@@ -94,7 +94,5 @@ deb dist image-layout:
 test-packages:
 	@test/packages/run
 
-test-report:
-	@exec setpriv --pdeathsig KILL test/run report
-
-.PHONY: test demo bench unit lint format deb dist image-layout test-packages test-monitoring test-report
+.PHONY: test demo bench unit lint format deb dist image-layout test-packages test-core \
+	test-monitoring test-report

@@ -85,7 +85,8 @@ foreach my $through ('keepalive', 'haproxy')
 	}
 }
 case($dying, 'timeouts', 'transaction', 'idle in transaction', 'app');
-case($dying, 'timeouts', 'transaction', 'busy', 'checked');
+case($dying, 'timeouts', 'session', 'idle', 'app');
+case($dying, 'timeouts', 'transaction', 'busy', $_) foreach 'app', 'checked';
 case($dying, 'keepalive', 'transaction', 'not reading', 'checked');
 my $receiving = delete $case{'keepalive transaction not reading checked'};
 my $no_transactions = $node->session(host => $living, address => $pooler->address, port => 6432, dbname => 'statement')->try('BEGIN');
@@ -107,11 +108,10 @@ is_deeply($seen, [ [ 'alive', $pooler->address, scalar keys %case ] ],
 my %left;
 while (time - $start < 8)
 {
-	my %now = map { @$_ } @{ $admin->query("SELECT pid, state FROM pg_stat_activity WHERE pid IN ($pids)") };
+	my %now = map { @$_ } @{ $admin->query("SELECT pid, query FROM pg_stat_activity WHERE pid IN ($pids)") };
 	foreach my $name (keys %case)
 	{
-		my $state = $now{ $case{$name}{pid} };
-		$left{$name} //= time - $start if !defined $state;
+		$left{$name} //= time - $start if ($now{ $case{$name}{pid} } // 'DISCARD ALL') eq 'DISCARD ALL';
 	}
 	sleep 0.1;
 }
@@ -131,10 +131,11 @@ foreach my $name (sort grep { / busy app/ } keys %case)
 }
 is_deeply(
 	$admin->query("SELECT health, count(*) FROM keepalive_status() WHERE pid IN ($pids) AND client_connection_check_interval = '0' GROUP BY 1 ORDER BY 1"),
-	[ [ 'alive', 1 ], [ 'closed_by_peer', 3 ], [ 'dead', 1 ] ],
+	[ [ 'alive', 2 ], [ 'closed_by_peer', 4 ], [ 'dead', 1 ] ],
 	'the server sees that PgBouncer has closed the connections of these, and that HAProxy has reset its own');
 is($admin->value("SELECT query FROM pg_stat_activity WHERE pid = $case{'keepalive session idle app'}{pid}"), 'DISCARD ALL',
 	'session pooling: the server connection of an idle client goes back to the pool');
+ok(!defined $left{'timeouts session idle app'}, 'session pooling without keepalive: it does not');
 ok(defined $left{'haproxy tcp idle app'}, 'HAProxy: the session of an idle client ends');
 my %cause = map { ($_->[0] => $_->[1]) } @{ $admin->query(
 	"SELECT application_name, cause FROM keepalive_events() WHERE application_name LIKE '%idle in transaction%'") };

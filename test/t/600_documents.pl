@@ -171,7 +171,7 @@ foreach my $file (@files)
 	}
 	foreach my $name ($text =~ /\b(keepalive_guard\.[a-z_]+)/g)
 	{
-		$wrong{$name} = 1 unless $setting{$name} || $name =~ /\.(?:stat|events|so|control|keepalive_policy)$/;
+		$wrong{$name} = 1 unless $setting{$name} || $name =~ /\.(?:stat|events|so|control|spec|keepalive_policy)$/;
 	}
 	foreach my $name ($text =~ /`(tcp_keepalives_[a-z_]+|client_connection_[a-z_]+|idle_(?:in|session)_[a-z_]+|wal_[a-z_]+_timeout)`/g)
 	{

@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
@@ -44,6 +45,9 @@ def run_command(command, tls):
         socket.socket.shutdown(tls, socket.SHUT_WR)
     elif command == "garble":
         socket.socket.send(tls, b"no TLS record at all")
+        # OpenSSL sends its alert before the server says anything.  If the answer to it, a FIN,
+        # is faster than that, the client has gone first.
+        time.sleep(0.5)
     elif command == "close_notify":
         try:
             tls.setblocking(False)

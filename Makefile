@@ -7,6 +7,7 @@
 # `make image-layout` make packages (doc/packages.md), `make test-packages` tests them.
 # `make test-core` runs PostgreSQL's own tests, `make test-monitoring` tests monitoring/ with
 # Prometheus and its exporters, `make test-report` opens keepalive_report() in a browser.
+# `make test-clients` measures clients, poolers and proxies (doc/clients.md).
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -82,7 +83,7 @@ endif
 test demo bench lint:
 	@exec setpriv --pdeathsig KILL test/run $@
 
-test-core test-monitoring test-report:
+test-clients test-core test-monitoring test-report:
 	@exec setpriv --pdeathsig KILL test/run $(@:test-%=%)
 
 format:
@@ -95,4 +96,4 @@ test-packages:
 	@test/packages/run
 
 .PHONY: test demo bench unit lint format deb dist image-layout test-packages test-core \
-	test-monitoring test-report
+	test-monitoring test-report test-clients

@@ -68,6 +68,7 @@ sub settings
 #   connection is the one that is measured;
 # pid: a function that returns the process that has the connection, of the program that
 #   psql calls by this application_name;
+# reconnects: a query on a lost connection connects once more, and fails after that;
 # options: { idle, interval, count, user_timeout } that differ from the row's.
 sub add
 {
@@ -295,7 +296,9 @@ sub measure
 			my $asked = time;
 			$program->send("$kind->{sql}{one};");
 			my $told = KeepaliveGuard::Program::wait_until(
-				sub { defined _error($program, 0) }, 2, $program);
+				sub { defined _error($program, 0) },
+				$kind->{reconnects} ? $kind->{promised}{connecting} : 2,
+				$program);
 			ok($told, "$name: the idle program gets the error with its next query at the latest")
 			  or diag($program->output);
 		}

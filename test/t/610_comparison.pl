@@ -68,12 +68,12 @@ ok(-d '/proc/' . $gone->pid, 'idle_session_timeout does not end a session whose 
 
 # --- tcp_user_timeout ------------------------------------------------------------------------------
 
+my $patient = $node->session(host => $host, receive_buffer => 4096);
+$patient->send('TABLE wide');
 my $reader = $node->session(host => $host, receive_buffer => 4096, options => '-c tcp_user_timeout=2s');
 $reader->send('TABLE wide');
 ok(defined $node->wait_for_exit($reader->pid, 20), 'tcp_user_timeout ends a client that answers and does not read');
-my $patient = $node->session(host => $host, receive_buffer => 4096);
-$patient->send('TABLE wide');
-sleep 4;
+sleep 1;
 ok(-d '/proc/' . $patient->pid, 'without it, this client keeps its session');
 
 # --- triggers on login -------------------------------------------------------------------------------

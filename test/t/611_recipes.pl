@@ -25,10 +25,10 @@ foreach my $kind (keys %router)
 {
 	$session{$kind}{$_} = $node->session(host => $router{$kind}, user => $_) foreach qw(kept alone);
 }
-sleep 11;
+sleep 8;
 foreach my $kind (sort keys %router)
 {
-	is($session{$kind}{kept}->value('SELECT 1', timeout => 5), 1, "$kind: with the plan's policy the connection is open after 11 s");
+	is($session{$kind}{kept}->value('SELECT 1', timeout => 5), 1, "$kind: with the plan's policy the connection is open after 8 s");
 	ok(!eval { $session{$kind}{alone}->query('SELECT 1', timeout => 3); 1 }, "$kind: without it, it is lost");
 }
 is($admin->value(q{SELECT count(*) FROM keepalive_events() WHERE usename = 'kept'}), 0, 'no session with the policy has ended');

@@ -74,7 +74,9 @@ sub _port
 sub socket_lines
 {
 	my @lines;
-	foreach my $line (split /\n/, `ss -tnoieOH`)
+	# With -e, ss complains where no cgroup2 is mounted.
+	my $shown = `{ ss -tnoieOH 2>&1 >&3 | grep -v '^Failed to find cgroup2 mount' >&2; } 3>&1`;
+	foreach my $line (split /\n/, $shown)
 	{
 		my ($state, $recv, $send, $local, $peer, $rest) = split ' ', $line, 6;
 		my %socket = (state => $state, recv_queue => $recv, send_queue => $send, text => $line);

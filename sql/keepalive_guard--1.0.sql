@@ -1399,7 +1399,7 @@ statistics AS MATERIALIZED (
 	SELECT * FROM @extschema@.keepalive_stats() WHERE (SELECT preloaded FROM condition)
 ),
 finding AS MATERIALIZED (
-	SELECT severity, subject FROM @extschema@.keepalive_check()
+	SELECT severity FROM @extschema@.keepalive_check()
 ),
 blocker AS MATERIALIZED (
 	SELECT waiting, oldest_wait, holds_xmin FROM @extschema@.keepalive_blockers
@@ -1466,7 +1466,7 @@ UNION ALL
 SELECT 'keepalive_guard_standby_outdated', 'gauge',
 	'Whether this is a standby that may have outdated policies: replay is paused or late, or it is not connected.',
 	'{}', count(*)
-FROM finding WHERE subject = 'standby'
+FROM @extschema@.keepalive_check_guard() WHERE subject = 'standby'
 UNION ALL
 SELECT 'keepalive_guard_check_findings', 'gauge', 'Findings of keepalive_check().',
 	jsonb_build_object('severity', shown.severity), count(finding.severity)

@@ -108,6 +108,28 @@ cmp_ok($row->{gives_up_in}, '>', 60, 'the blocker\'s client is not given up soon
 my $status = $node->status($victim->pid);
 is($status->{health}, 'probing', 'keepalive_status() shows the same health');
 
+# --- the same in keepalive_metrics and keepalive_top ------------------------------------
+
+is_deeply(
+	$admin->query(<<'END'), [ [ 'blocked_sessions', 3, 't' ], [ 'blockers', 1, 't' ], [ 'longest_blocked_seconds', undef, 't' ], [ 'xmin_holders', 1, 't' ] ],
+SELECT substr(name, 17), CASE WHEN name !~ 'seconds' THEN value END,
+	name !~ 'seconds' OR value BETWEEN 1 AND (SELECT extract(epoch FROM max(oldest_wait)) FROM keepalive_blockers)
+FROM keepalive_metrics WHERE name ~ 'block|xmin' ORDER BY 1
+END
+	'keepalive_metrics counts the blocker and its waiters');
+is_deeply(
+	$admin->query(q{SELECT m.labels ->> 'state', m.name, m.value::numeric(20, 3) FROM keepalive_metrics AS m WHERE name ~ 'detection' ORDER BY 1, 2}),
+	$admin->query(<<'END'), 'keepalive_metrics has the worst detection times of remote clients');
+SELECT state, 'keepalive_guard_detection_' || kind,
+	CASE kind WHEN 'worst_seconds' THEN coalesce(extract(epoch FROM max(detects)), 0) ELSE count(*) - count(detects) END::numeric(20, 3)
+FROM keepalive_status() CROSS JOIN LATERAL (VALUES ('idle', detects_idle), ('busy', detects_busy)) AS d (state, detects)
+	CROSS JOIN (VALUES ('worst_seconds'), ('unlimited_sessions')) AS k (kind)
+WHERE client_addr <<= '10.77.0.0/16' GROUP BY state, kind ORDER BY 1, 2
+END
+is_deeply(
+	$admin->query('SELECT pid, client, state, health, waits FROM keepalive_top LIMIT 1'), [ [ $victim->pid, $host->address, 'in txn', 'probing', 3 ] ],
+	'keepalive_top has the blocker first') or diag(map { join(' | ', map { $_ // '' } @$_) . "\n" } @{ $admin->query('TABLE keepalive_top') });
+
 # --- who may see it ----------------------------------------------------------------
 
 is_deeply(blockers($node->unix_session(user => 'nobody')), [], 'an ordinary role does not see the blocker');

@@ -2,12 +2,13 @@
 # measures it; they install what they need first (test/setup).  `make && make install`
 # builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs
 # the tests that need no server, `make installcheck` those of pg_regress in a running one.
-# `make lint` checks the sources, `make format` formats them.  WERROR=1 makes warnings
-# errors, as `make test`, `make lint` and `make unit` do.  `make deb`, `make dist` and
-# `make image-layout` make packages (doc/packages.md), `make test-packages` tests them.
-# `make test-core` runs PostgreSQL's own tests, `make test-monitoring` tests monitoring/ with
-# Prometheus and its exporters, `make test-report` opens keepalive_report() in a browser.
-# `make test-clients` measures clients, poolers and proxies (doc/clients.md).
+# `make lint` checks the sources, `make format` formats them, `make fuzz` runs the fuzzers.
+# WERROR=1 makes warnings errors, as `make test`, `make lint` and `make unit` do.
+# `make deb`, `make dist` and `make image-layout` make packages (doc/packages.md),
+# `make test-packages` tests them.  `make test-core` runs PostgreSQL's own tests,
+# `make test-monitoring` tests monitoring/ with Prometheus and its exporters,
+# `make test-report` opens keepalive_report() in a browser, `make test-clients` measures
+# clients, poolers and proxies (doc/clients.md).
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -64,7 +65,7 @@ $(OBJS): %.o: %.cpp
 src/pg/functions/condition.o: $(EXTENSION).control
 -include $(OBJS:.o=.o.d)
 
-include test/unit/unit.mk test/lint/lint.mk
+include test/unit/unit.mk test/fuzz/fuzz.mk test/lint/lint.mk
 
 ifeq ($(NL_LIBS),)
 $(OBJS) unit: libnl
@@ -83,6 +84,9 @@ endif
 test demo bench lint:
 	@exec setpriv --pdeathsig KILL test/run $@
 
+fuzz:
+	@exec setpriv --pdeathsig KILL test/run $@ $(if $(RUNS),RUNS=$(RUNS))
+
 test-clients test-core test-monitoring test-report:
 	@exec setpriv --pdeathsig KILL test/run $(@:test-%=%)
 
@@ -95,5 +99,5 @@ deb dist image-layout:
 test-packages:
 	@test/packages/run
 
-.PHONY: test demo bench unit lint format deb dist image-layout test-packages test-core \
+.PHONY: test demo bench unit lint fuzz format deb dist image-layout test-packages test-core \
 	test-monitoring test-report test-clients

@@ -35,9 +35,6 @@ SELECT is(ARRAY(SELECT texts('//h:h2')),
 SELECT is(ARRAY(SELECT texts('//h:nav//h:a')), ARRAY(SELECT texts('//h:h2')), 'and links to them');
 SELECT is_empty($$SELECT substr(href::text, 2) FROM nodes('//@href') AS href EXCEPT SELECT id::text FROM nodes('//@id') AS id$$,
 	'every link leads to a part of the page');
-SELECT is(ARRAY(SELECT texts('//h:section[@id="blockers" or @id="lost"]//h:p[@class="empty"]')),
-	'{No session waits for one whose client does not answer or does not read.,No lost connection is recorded.}',
-	'sections without contents say so');
 SELECT is(ARRAY(SELECT texts('//h:section[@id="policies"]//h:tbody/h:tr/h:th')), '{no policy PostgreSQL without policies}',
 	'without policies, the detection times are those of PostgreSQL');
 
@@ -79,6 +76,10 @@ BEGIN
 END $$;
 CREATE SCHEMA artificial;
 SELECT make_artificial(name) FROM unnest('{keepalive_status,keepalive_events,keepalive_stats,keepalive_policy_problems,keepalive_path_evidence,keepalive_check}'::text[]) AS name \g /dev/null
+SELECT make_page() \g /dev/null
+SELECT is(ARRAY(SELECT texts('//h:section[@id="blockers" or @id="lost"]//h:p[@class="empty"]')),
+	'{No session waits for one whose client does not answer or does not read.,No lost connection is recorded.}',
+	'sections without contents say so');
 
 SELECT $$</td><script>alert(1)</script>&lt;"onload='x'$$ || chr(1) || chr(8238) AS evil,
 	$$&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;lt;"onload='x'$$ || chr(65533) || chr(65533) AS evil_text \gset

@@ -96,7 +96,7 @@ my $changes = <<'END_CHANGES';
 
 ALTER TABLE @extschema@.keepalive_policy ADD COLUMN next boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN @extschema@.keepalive_policy.next IS 'a column of the next version';
-DROP VIEW @extschema@.keepalive_blockers;
+DROP FUNCTION @extschema@.keepalive_stats_reset();
 CREATE VIEW @extschema@.keepalive_next_view AS SELECT name FROM @extschema@.keepalive_policy;
 GRANT SELECT ON @extschema@.keepalive_next_view TO pg_monitor;
 CREATE FUNCTION @extschema@.keepalive_next(OUT i integer) LANGUAGE sql STABLE BEGIN ATOMIC SELECT 1; END;
@@ -130,7 +130,7 @@ foreach (
 	[ 'a missing comment', qr/^COMMENT ON COLUMN.*\n/m, '', qr/COMMENT ON COLUMN public\.keepalive_policy\.next/ ],
 	[ 'another comment', qr/a function of/, 'the function of', qr/IS 'the function of/ ],
 	[ 'another default', qr/DEFAULT false/, 'DEFAULT true', qr/next boolean DEFAULT true/ ],
-	[ 'a missing DROP', qr/^DROP VIEW.*\n/m, '', qr/CREATE VIEW public\.keepalive_blockers/ ],
+	[ 'a missing DROP', qr/^DROP FUNCTION.*\n/m, '', qr/CREATE FUNCTION public\.keepalive_stats_reset/ ],
 	[ 'another body', qr/SELECT 1;/, 'SELECT 2;', qr/SELECT 2/ ],
 	[ 'another volatility', qr/STABLE/, 'VOLATILE', qr/CREATE FUNCTION public\.keepalive_next/ ],
 	[ 'a table that is not dumped', qr/^SELECT pg_catalog.*\n/m, '', qr/binary_upgrade_create_empty_extension/ ],

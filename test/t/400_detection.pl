@@ -236,16 +236,17 @@ foreach my $fault (@faults)
 my $settled = time + 10;
 while (1)
 {
-	my %line = map { ($_->{peer_port} => $_) } socket_lines();
+	# Clients of two hosts may have the same port.
+	my %line = map { ("$_->{peer}:$_->{peer_port}" => $_) } socket_lines();
 	my @not_yet = grep {
-		my $socket = $line{ $_->{port} };
+		my $socket = $line{ $_->{host}->address . ":$_->{port}" };
 		my $timer = $socket->{timer}{name} // '';
 		$_->{situation} eq 'stalled' ? $timer ne 'persist'
 		  : $_->{state} =~ /^sending/ ? 0
 		  : $timer ne 'keepalive' || $socket->{send_queue} != 0
 	} @cells;
 	last unless @not_yet;
-	die map { "not ready: $_->{state}, $_->{setting}: " . ($line{ $_->{port} }{text} // 'gone') . "\n" } @not_yet
+	die map { "not ready: $_->{state}, $_->{setting}: " . ($line{ $_->{host}->address . ":$_->{port}" }{text} // 'gone') . "\n" } @not_yet
 	  if time > $settled;
 	sleep 0.02;
 }

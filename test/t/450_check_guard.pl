@@ -14,13 +14,6 @@ use constant { AF_NETLINK => 16, CLONE_NEWNS => 0x20000 };
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 my $admin = $node->unix_session;
 
-# The findings, "severity | subject | problem | hint" each.
-sub findings
-{
-	my ($session) = @_;
-	return map { join ' | ', @$_ } @{ ($session // $admin)->query('SELECT * FROM keepalive_check()') };
-}
-
 # Waits until there is no finding.
 sub is_well
 {
@@ -28,7 +21,7 @@ sub is_well
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $until = time + 20;
 	my @findings;
-	do { sleep 0.1; @findings = findings() } until !@findings || time > $until;
+	do { sleep 0.1; @findings = $admin->findings } until !@findings || time > $until;
 	return is_deeply(\@findings, [], $name);
 }
 
@@ -39,7 +32,7 @@ sub finds
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $until = time + 20;
 	my @findings;
-	do { sleep 0.1; @findings = findings() } until @findings || time > $until;
+	do { sleep 0.1; @findings = $admin->findings } until @findings || time > $until;
 	return like(join("\n", @findings), qr/\A\Q$severity | $subject | \E$pattern\z/, $name);
 }
 
@@ -60,7 +53,7 @@ sub follow_hint
 	return $output;
 }
 
-is_deeply([ findings() ], [], 'a new cluster has no finding');
+is_deeply([ $admin->findings ], [], 'a new cluster has no finding');
 $admin->query(q{DO $$BEGIN EXECUTE (SELECT policy FROM keepalive_plan('1 min', '240 s')); END$$});
 is_well('a planned policy gives no finding');
 
@@ -76,7 +69,7 @@ is_well('the hint sets enabled = on');
 $admin->query('ALTER SYSTEM SET keepalive_guard.watch_interval = 0');
 $admin->query('SELECT pg_reload_conf()');
 sleep 0.3;
-my @findings = findings();
+my @findings = $admin->findings;
 like("@findings", qr/warning \| keepalive_guard\.watch_interval \| dead_after and stall_timeout are not enforced, for policy "dead_within_60s_path_240s" \|/,
 	'watch_interval = 0 is found');
 my $error = $admin->try(q{SELECT keepalive_plan('1 min')})->{error};
@@ -96,7 +89,7 @@ sub worker
 # The postmaster restarts it after about a second: call keepalive_check() at once.
 my $worker = worker();
 $admin->query("SELECT pg_terminate_backend($worker, 5000)");
-@findings = findings();
+@findings = $admin->findings;
 like("@findings", qr/\Aerror \| worker \| the keepalive_guard worker is not running: .* \| grep .*\z/, 'a worker that is not running is found');
 like($node->follow_hint($findings[0] =~ /.*\| (.*)/), qr/background worker "keepalive_guard worker"/, 'the command of the hint finds the worker\'s end in the server log');
 is_well('there is no finding once the worker runs again');
@@ -125,18 +118,18 @@ like($error->{message} . $error->{detail}, qr/"role".*regular expression/s, 'the
 $node->safe_psql('postgres', 'CREATE DATABASE elsewhere');
 $node->safe_psql('elsewhere', 'CREATE EXTENSION keepalive_guard');
 my $elsewhere = $node->unix_session(dbname => 'elsewhere');
-@findings = findings($elsewhere);
+@findings = $elsewhere->findings;
 like("@findings", qr/\Aerror \| keepalive_policy \| invalid policies are not in force: 1 of them \| grep [^|]*\z/,
 	'an invalid policy is found from another database');
 like($node->follow_hint($findings[0] =~ /.*\| (.*)/), qr/skipping keepalive policy "bad one"/, 'the command of the hint finds it in the server log');
 $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'bad one'});
 is_well('there is no finding once the invalid policy is deleted');
-is_deeply([ findings($elsewhere) ], [], 'there is no finding in the other database either');
+is_deeply([ $elsewhere->findings ], [], 'there is no finding in the other database either');
 
 $elsewhere->query(q{ALTER TABLE keepalive_policy DISABLE TRIGGER keepalive_policy_guard;
 	INSERT INTO keepalive_policy (name) VALUES ('lost');
 	ALTER TABLE keepalive_policy ENABLE ALWAYS TRIGGER keepalive_policy_guard});
-like(join("\n", findings($elsewhere)),
+like(join("\n", $elsewhere->findings),
 	qr/\Awarning \| database "elsewhere" \| the policies in this database are not used: keepalive_guard\.database is "postgres" \| .*\z/,
 	'policies in another database are found');
 
@@ -169,8 +162,8 @@ $admin->query(q{DELETE FROM keepalive_policy WHERE name = 'second'});
 
 $admin->query(q{ALTER SYSTEM SET keepalive_guard.database = 'nowhere'});
 restarted();
-@findings = grep { /^error/ } findings();
-sleep 0.1 until (@findings = grep { /^error/ } findings());
+@findings = grep { /^error/ } $admin->findings;
+sleep 0.1 until (@findings = grep { /^error/ } $admin->findings);
 like("@findings", qr/^error \| keepalive_guard\.database \| policies are read from database "nowhere", which does not exist \| ALTER SYSTEM SET keepalive_guard\.database = 'postgres'; .*$/,
 	'a missing policy database is found');
 follow_hint('error');
@@ -179,12 +172,12 @@ $admin->query(q{ALTER SYSTEM SET keepalive_guard.database = 'nowhere'});
 restarted();
 $node->safe_psql('postgres', 'CREATE DATABASE nowhere');
 my $until = time + 20;
-do { sleep 0.1; @findings = grep { /^error/ } findings() } until "@findings" =~ /has no extension/ || time > $until;
+do { sleep 0.1; @findings = grep { /^error/ } $admin->findings } until "@findings" =~ /does not have the extension/ || time > $until;
 like("@findings", qr/^error \| keepalive_guard\.database \| policies are read from database "nowhere", which does not have the extension \| \\connect nowhere\nCREATE EXTENSION keepalive_guard;$/,
 	'a policy database without the extension is found');
 follow_hint('error');
 $until = time + 20;
-do { sleep 0.1; @findings = findings() } until "@findings" !~ /^error/ || time > $until;
+do { sleep 0.1; @findings = $admin->findings } until "@findings" !~ /^error/ || time > $until;
 like("@findings", qr/\Awarning \| database "postgres" \| the policies in this database are not used: keepalive_guard\.database is "nowhere" \| ALTER SYSTEM[^|]*\z/,
 	'the hint creates the extension, and policies in another database are found');
 follow_hint();
@@ -203,7 +196,7 @@ unless (my $sandboxed = fork)
 wait;
 $admin = $node->unix_session;
 $until = time + 20;
-do { sleep 0.1; @findings = findings() } until @findings == 1 || time > $until;
+do { sleep 0.1; @findings = $admin->findings } until @findings == 1 || time > $until;
 like("@findings", qr{^warning \| netlink \| netlink is unavailable, using /proc/net/tcp: .* \| systemctl edit .*$}, 'refused netlink is found');
 
 # Without netlink and /proc, nothing is known of the sockets.
@@ -218,7 +211,7 @@ is($node->start_after(sub {
 $admin = $node->unix_session;
 my $remote = $node->session;
 $until = time + 20;
-do { sleep 0.1; @findings = findings() } until @findings == 1 || time > $until;
+do { sleep 0.1; @findings = $admin->findings } until @findings == 1 || time > $until;
 like("@findings", qr/^error \| sockets \| the state of connections is not known: .* \| systemctl edit .*$/, 'unreadable sockets are found');
 my $status = $admin->try("SELECT transport, keepalive, tcp_keepalives_idle > '0', tcp_state, health FROM keepalive_status() WHERE pid = @{[$remote->pid]}");
 is_deeply($status->{rows}, [ [ 'tcp', 't', 't', undef, undef ] ], 'keepalive_status() shows what is known without the kernel');
@@ -231,7 +224,7 @@ is_well('there is no finding once netlink and /proc are back');
 
 $node->append_conf('postgresql.conf', q{shared_preload_libraries = 'pg_stat_statements, "auto_explain"'});
 restarted();
-is_deeply([ findings() ],
+is_deeply([ $admin->findings ],
 	[ q{error | shared_preload_libraries | keepalive_guard is not loaded via shared_preload_libraries: no policy is in force | }
 		  . q{ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements', 'auto_explain', 'keepalive_guard'; -- then restart the server} ],
 	'a library that is not preloaded is found');

@@ -28,13 +28,6 @@ sub plan_for
 plan_for('app', '');
 plan_for('nocheck', q{, client_connection_check_interval = '0'});
 
-# The findings, "severity | subject | problem | hint" each.
-sub findings
-{
-	my ($session) = @_;
-	return map { join ' | ', @$_ } @{ ($session // $admin)->query('SELECT * FROM keepalive_check()') };
-}
-
 # Waits until there are as many findings as patterns, and compares.
 sub finds
 {
@@ -42,7 +35,7 @@ sub finds
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $until = time + 20;
 	my @findings;
-	do { sleep 0.1; @findings = findings($session) } until @findings == @patterns || time > $until;
+	do { sleep 0.1; @findings = $session->findings } until @findings == @patterns || time > $until;
 	my $pattern = join "\n", @patterns;
 	return like(join("\n", @findings), qr/\A$pattern\z/, $name);
 }
@@ -58,7 +51,7 @@ sub hints_help
 		my %hints = map { $_->[3] => 1 } @{ $session->query('SELECT * FROM keepalive_check()') };
 		$node->follow_hint($_) foreach sort keys %hints;
 		my $until = time + 5;
-		do { sleep 0.1; @findings = findings($session) } until !@findings || time > $until;
+		do { sleep 0.1; @findings = $session->findings } until !@findings || time > $until;
 		last if !@findings;
 	}
 	return is_deeply(\@findings, [], $name);

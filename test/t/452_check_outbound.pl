@@ -20,19 +20,13 @@ $admin->query('CREATE ROLE monitor LOGIN IN ROLE pg_monitor');
 $admin->query($admin->value(q{SELECT policy FROM keepalive_plan('1 min', '240 s')}));
 $node->wait_for_policies;
 
-sub findings
-{
-	my ($session) = @_;
-	return map { join ' | ', @$_ } @{ ($session // $admin)->query('SELECT severity, subject, problem, hint FROM keepalive_check()') };
-}
-
 # Waits until the findings are as expected.
 sub wait_for
 {
 	my ($expected) = @_;
 	my $until = time + 20;
 	my @findings;
-	do { sleep 0.1; @findings = findings() } until $expected->(@findings) || time > $until;
+	do { sleep 0.1; @findings = $admin->findings } until $expected->(@findings) || time > $until;
 	return @findings;
 }
 
@@ -49,14 +43,6 @@ sub finds
 	my ($pattern, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return like(join("\n", wait_for(sub { @_ == 1 })), qr/\A$pattern[^\n]*\z/, $name);
-}
-
-# Runs the commands of the hint of the only finding.
-sub follow_hint
-{
-	my ($hint) = (findings())[0] =~ /([^|]*)$/;
-	$admin->query($_) foreach grep { /\S/ } split /;/, $hint;
-	return;
 }
 
 sub set_timeout
@@ -83,7 +69,7 @@ $admin->query("CREATE USER MAPPING FOR PUBLIC SERVER remote OPTIONS (user 'postg
 $admin->query("CREATE FOREIGN TABLE remote_one (i integer) SERVER remote OPTIONS (table_name 'one')");
 finds(qr/warning \| server "remote" \| its connection is given up 02:11:15 after the other host is gone, or later \| ALTER SERVER remote OPTIONS \(ADD keepalives '1', SET keepalives_idle '18', /,
 	'a foreign server with the times of the system is found');
-follow_hint();
+$node->follow_hint($admin->value('SELECT hint FROM keepalive_check()'));
 is_well('the hint sets its options');
 my $session = $node->unix_session;
 is($session->value('SELECT i FROM remote_one'), 1, 'the foreign server works with them');
@@ -98,12 +84,12 @@ finds(qr/warning \| server "remote" \| keepalive is off: .* \| ALTER SERVER remo
 	'a foreign server without keepalive is found');
 $session = $node->unix_session;
 $session->value('SELECT i FROM remote_one');
-my ($process) = grep { / \| process / } findings();
+my ($process) = grep { / \| process / } $admin->findings;
 like($process, qr/^warning \| process @{[$session->pid]} \| keepalive is off on its connection to \Q$address\E, port @{[$node->port]}: .* \| SELECT settings FROM keepalive_plan_clients\('1 min'\)/,
 	'its connection without keepalive is found');
 $session->terminate;
 sleep 0.1 while -d "/proc/@{[$session->pid]}";
-follow_hint();
+$node->follow_hint($admin->value('SELECT hint FROM keepalive_check()'));
 is_well('the hint switches keepalive on');
 
 # --- subscriptions ---------------------------------------------------------------------------
@@ -122,10 +108,10 @@ is_well('wal_receiver_timeout covers subscriptions');
 set_timeout($node, 0);
 finds(qr/warning \| subscription "slow" \| its connection is given up 02:11:15 after the other host is gone, or later; wal_receiver_timeout is 0 \| ALTER SYSTEM RESET wal_receiver_timeout/,
 	'without it, a subscription with the times of the system is found, one with times of its own is not');
-is_deeply([ findings($node->unix_session(user => 'monitor')) ], [ findings() ], 'pg_monitor sees the same');
+is_deeply([ $node->unix_session(user => 'monitor')->findings ], [ $admin->findings ], 'pg_monitor sees the same');
 my $monitor = $node->unix_session(user => 'monitor');
 unlike($monitor->value('SELECT json_agg(o) FROM keepalive_outbound() AS o'), qr/secret/, 'nobody sees passwords');
-follow_hint();
+$node->follow_hint($admin->value('SELECT hint FROM keepalive_check()'));
 is_well('the hint sets wal_receiver_timeout');
 $admin->query("ALTER SUBSCRIPTION slow CONNECTION '$conninfo keepalives=0'");
 set_timeout($node, q{'2h'});
@@ -149,7 +135,7 @@ is_well('wal_receiver_timeout covers the WAL receiver');
 set_timeout($standby, 0);
 finds(qr/warning \| primary_conninfo \| its connection is given up 02:11:15 after the other host is gone, or later; wal_receiver_timeout is 0 \| ALTER SYSTEM RESET/,
 	'without it, a primary_conninfo with the times of the system is found');
-follow_hint();
+$standby->follow_hint($admin->value('SELECT hint FROM keepalive_check()'));
 is_well('the hint sets wal_receiver_timeout on the standby');
 set_timeout($standby, 0);
 my $text = $admin->value(q{SELECT settings FROM keepalive_plan_clients('1 min') WHERE client = 'primary_conninfo'});

@@ -101,6 +101,13 @@ sub value
 	return @$rows ? $rows->[0][0] : undef;
 }
 
+# What keepalive_check() returns: "severity | subject | problem | hint" for each finding.
+sub findings
+{
+	my ($self) = @_;
+	return map { join ' | ', @$_ } @{ $self->query('SELECT severity, subject, problem, hint FROM keepalive_check()') };
+}
+
 # Runs SQL.  Returns { rows => [[...]], error => undef or fields, notices => [ fields ] },
 # where fields are { severity, sqlstate, message, detail, hint }.
 sub try

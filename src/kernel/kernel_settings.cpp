@@ -1,5 +1,7 @@
 #include "kernel/kernel_settings.hpp"
 
+#include "kernel/proc_net.hpp"
+
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -212,7 +214,7 @@ KernelSetting figure_row(const Figure &figure, const std::string &root)
 	row.unit = figure.unit;
 	row.source = std::string("/proc/net/") + figure.file;
 	row.description = figure.description;
-	const Text read = read_file(root + row.source);
+	const Text read = read_file(root + proc_net + figure.file);
 	if (read.error == 0)
 		row.setting = find_figure(read.text, figure);
 	if (!row.setting)

@@ -147,12 +147,12 @@ std::vector<SocketFacts> read_proc_net_file(const std::string &path,
 std::vector<SocketFacts> read_proc_net(const std::vector<std::uint16_t> &local_ports,
                                        const std::string &root)
 {
-	std::vector<SocketFacts> found =
-		read_proc_net_file(root + "/proc/net/tcp", local_ports);
+	const std::string directory = root + proc_net;
+	std::vector<SocketFacts> found = read_proc_net_file(directory + "tcp", local_ports);
 	try
 	{
 		const std::vector<SocketFacts> v6 =
-			read_proc_net_file(root + "/proc/net/tcp6", local_ports);
+			read_proc_net_file(directory + "tcp6", local_ports);
 		found.insert(found.end(), v6.begin(), v6.end());
 	}
 	catch (const std::system_error &error)

@@ -13,6 +13,9 @@
 namespace guard
 {
 
+// What /proc/net is a link to.  /proc mounted with subset=pid does not have the link.
+constexpr const char *proc_net = "/proc/self/net/";
+
 // Reads one line of either file; the width of the addresses tells the family.
 // Returns false, and leaves facts zero, for a header or a line that is not whole.
 // facts.retransmits is the kernel's "retrnsmt" or, while the keepalive or persist timer

@@ -1,6 +1,6 @@
 # A server in sandboxes that allow netlink: what container runtimes refuse, the mount
 # options of /proc, a user namespace.  Policies, their changes and the reading functions
-# work in each.  302_without_netlink.pl tests sandboxes that refuse netlink.
+# work in each.  302_without_netlink.pl has more about sandboxes that refuse netlink.
 use strict;
 use warnings;
 
@@ -14,6 +14,7 @@ use Test::More;
 require 'syscall.ph';
 
 use constant {
+	AF_NETLINK => 16,
 	AF_VSOCK => 40,
 	CLONE_NEWNS => 0x20000,
 	CLONE_NEWUSER => 0x10000000,
@@ -122,7 +123,19 @@ foreach my $hidepid (2, 4)
 		});
 }
 works_after('subset=pid', sub { mount_proc("subset=pid\0") },
-	unknown => $node->unix_session->value(q{SELECT count(*) FROM keepalive_kernel() WHERE source LIKE '/proc/%'}));
+	unknown => $node->unix_session->value(q{SELECT count(*) FROM keepalive_kernel() WHERE source LIKE '/proc/sys/%'}));
+
+$node->stop;
+is($node->start_after(sub {
+		mount_proc("subset=pid\0");
+		refuse_system_call(SYS_socket(), 0 => AF_NETLINK);
+	}), 0, 'subset=pid without netlink: the server starts');
+my $client = $node->session;
+is_deeply($node->unix_session->query("SELECT tcp_state, health FROM keepalive_status() WHERE pid = @{[$client->pid]}"),
+	[ [ 'ESTABLISHED', 'alive' ] ], 'subset=pid without netlink: keepalive_status() shows what /proc/net/tcp has');
+is_deeply($node->unix_session->query("SELECT kind, pid FROM keepalive_sockets() WHERE kind = 'client'"),
+	[ [ 'client', $client->pid ] ], 'subset=pid without netlink: keepalive_sockets() has the client');
+
 SKIP:
 {
 	# In a chroot, or where the administrator says so, nobody gets a user namespace.

@@ -31,10 +31,10 @@ TEST(KernelSettings, AreReadFromFiles)
 	tree.write("proc/sys/net/ipv4/tcp_keepalive_time", "7200\n");
 	tree.write("proc/sys/net/ipv4/tcp_mem", "1\t2\t3\n");
 	tree.write("proc/sys/net/core/somaxconn", "4096\n");
-	tree.write("proc/net/sockstat", "sockets: used 11\n"
+	tree.write("proc/self/net/sockstat", "sockets: used 11\n"
 	                                "TCP: inuse 5 orphan 1 tw 2 alloc 7 mem 3\n"
 	                                "UDP: inuse 9 mem 0\n");
-	tree.write("proc/net/sockstat6", "TCP6: inuse 4\n");
+	tree.write("proc/self/net/sockstat6", "TCP6: inuse 4\n");
 	const auto rows = kernel_settings(tree.root());
 
 	const KernelSetting idle = row(rows, "tcp_keepalive_time");
@@ -54,7 +54,7 @@ TEST(KernelSettings, AreReadFromFiles)
 TEST(KernelSettings, GiveAReasonWhenAbsent)
 {
 	const Tree tree;
-	tree.write("proc/net/sockstat", "TCP: inuse\n");
+	tree.write("proc/self/net/sockstat", "TCP: inuse\n");
 	tree.write("proc/sys/net/ipv4/tcp_retries2/not_a_file", "");
 	const auto rows = kernel_settings(tree.root());
 	for (const KernelSetting &r : rows)

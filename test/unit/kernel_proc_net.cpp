@@ -151,13 +151,13 @@ TEST(ProcNetLine, ReadsCutAndRandomLines)
 TEST(ProcNetFile, FiltersByPortAndSkipsInvalidLines)
 {
 	const Tree tree;
-	tree.write("proc/net/tcp", std::string(header) + listener_line + "rubbish\n" +
+	tree.write("proc/self/net/tcp", std::string(header) + listener_line + "rubbish\n" +
 	                               probing_line + "   0: 0000");
-	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/net/tcp", {}).size(), 2U);
-	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/net/tcp", {5432, 1}).size(), 2U);
-	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/net/tcp", {5433}).size(), 0U);
+	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {}).size(), 2U);
+	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {5432, 1}).size(), 2U);
+	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {5433}).size(), 0U);
 	EXPECT_EQ(read_proc_net({}, tree.root()).size(), 2U) << "without tcp6";
-	tree.write("proc/net/tcp6", std::string(header) + v6_line);
+	tree.write("proc/self/net/tcp6", std::string(header) + v6_line);
 	EXPECT_EQ(read_proc_net({}, tree.root()).size(), 3U);
 }
 

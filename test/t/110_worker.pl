@@ -56,4 +56,19 @@ $node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = 
 ok(defined wait_for_kernel($session, { idle => 61 }, 10), 'a changed policy is in force');
 cmp_ok(sleeps($worker), '>', $before, 'a change of policy wakes the worker');
 
+# --- the end of the processes -----------------------------------------------------------
+
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
+ok($node->poll_query_until('postgres',
+		"SELECT pid <> $worker FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'"),
+	'a terminated worker is started again');
+
+# An edit, so that the policy reader runs.
+$node->safe_psql('postgres', "UPDATE keepalive_policy SET tcp_keepalives_idle = '62s'");
+ok(defined wait_for_kernel($session, { idle => 62 }, 10), 'the new worker distributes policies');
+isnt(processes('keepalive_guard policy reader'), '', 'the policy reader runs');
+$session->terminate;
+$node->stop('fast');
+is($node->log_count(qr/FATAL|ERROR|PANIC/), 0, 'the server log of a fast shutdown has no errors');
+
 done_testing();

@@ -2,6 +2,12 @@
 
 #include "pg/worker/background_worker.hpp"
 
+extern "C"
+{
+#include "storage/ipc.h"
+#include "storage/latch.h"
+}
+
 namespace guard::pg
 {
 
@@ -16,6 +22,14 @@ BackgroundWorker background_worker(const char *name, const char *function)
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	return worker;
+}
+
+void take_interrupts()
+{
+	ResetLatch(MyLatch);
+	if (ProcDiePending)
+		proc_exit(1);
+	CHECK_FOR_INTERRUPTS();
 }
 
 } // namespace guard::pg

@@ -230,8 +230,7 @@ void run()
 	std::int64_t linger_until = 0;
 	for (;;)
 	{
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		take_interrupts();
 		notice_end_of_recovery();
 		bool standby = RecoveryInProgress();
 		if (standby)

@@ -285,8 +285,7 @@ void leave(int, Datum)
 
 	for (;;)
 	{
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		take_interrupts();
 		bool to_all = false;
 		if (ConfigReloadPending)
 		{

@@ -62,7 +62,7 @@ override COMPILER = $(CXX) $(CXXFLAGS)
 # Debian's PGXS tracks no headers.
 $(OBJS): %.o: %.cpp
 	$(COMPILE.cc) -MMD -MP -MF $@.d -o $@ $<
-src/pg/functions/condition.o: $(EXTENSION).control
+src/keepalive_guard.o src/pg/functions/condition.o: $(EXTENSION).control
 -include $(OBJS:.o=.o.d)
 
 include test/unit/unit.mk test/fuzz/fuzz.mk test/lint/lint.mk

@@ -1,5 +1,6 @@
 #include "pg/postgres.hpp"
 
+#include "pg/compat.hpp"
 #include "pg/policy/change.hpp"
 #include "pg/session/authentication.hpp"
 #include "pg/session/command_hooks.hpp"
@@ -11,12 +12,7 @@
 
 extern "C"
 {
-	// From 18 on the macro leaves out fields, of which clang warns even though the macro
-	// is in a system header.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-	PG_MODULE_MAGIC;
-#pragma GCC diagnostic pop
+	PG_MODULE_MAGIC_EXT(.name = "keepalive_guard", .version = KEEPALIVE_GUARD_VERSION);
 	PGDLLEXPORT void _PG_init(void);
 }
 

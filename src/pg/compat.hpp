@@ -20,6 +20,11 @@ extern "C"
 #error "keepalive_guard needs PostgreSQL 15 or newer"
 #endif
 
+// The library's name and version; before 18 there is no place for them.
+#if PG_VERSION_NUM < 180000
+#define PG_MODULE_MAGIC_EXT(...) PG_MODULE_MAGIC
+#endif
+
 namespace guard::pg::compat
 {
 

@@ -96,7 +96,7 @@ BEGIN
 	DROP FUNCTION pg_temp.variant;
 END $$;
 
-SELECT plan(6 + count(*)::integer) FROM definition;
+SELECT plan(7 + count(*)::integer) FROM definition;
 
 SELECT cmp_ok((SELECT count(*) FROM definition), '>=', 12::bigint, 'the library''s functions are found');
 SELECT cmp_ok((SELECT count(*) FROM variant), '>', 800::bigint, 'there are many variants of them');
@@ -134,6 +134,17 @@ SELECT is(pg_temp.insert_after('ALTER TABLE keepalive_policy DROP COLUMN client'
 SELECT is(pg_temp.insert_after('ALTER TABLE keepalive_policy ALTER COLUMN role TYPE name'),
 	'table "keepalive_policy" has no column "role" of the expected type (ALTER EXTENSION keepalive_guard UPDATE.)',
 	'a column of another type is noticed');
+
+-- From PostgreSQL 18 on a library says its name and version.
+SELECT to_regprocedure('pg_get_loaded_modules()') IS NOT NULL AS has_modules \gset
+\if :has_modules
+	SELECT is(
+		(SELECT concat_ws(' ', module_name, version) FROM pg_get_loaded_modules() WHERE file_name LIKE 'keepalive\_guard%'),
+		(SELECT 'keepalive_guard ' || default_version FROM pg_available_extensions WHERE name = 'keepalive_guard'),
+		'pg_get_loaded_modules() has the library''s name and version');
+\else
+	SELECT skip('there is no pg_get_loaded_modules()', 1);
+\endif
 
 SELECT * FROM finish();
 ROLLBACK;

@@ -8,7 +8,8 @@
 # `make test-packages` tests them.  `make test-core` runs PostgreSQL's own tests,
 # `make test-monitoring` tests monitoring/ with Prometheus and its exporters,
 # `make test-report` opens keepalive_report() in a browser, `make test-clients` measures
-# clients, poolers and proxies (doc/clients.md).
+# clients, poolers and proxies (doc/clients.md).  `make soak MINUTES=60` runs a server with
+# mixed load, faults and changes.
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -87,6 +88,9 @@ test demo bench lint:
 fuzz:
 	@exec setpriv --pdeathsig KILL test/run $@ $(if $(RUNS),RUNS=$(RUNS))
 
+soak:
+	@exec setpriv --pdeathsig KILL test/run $@ $(if $(MINUTES),MINUTES=$(MINUTES))
+
 test-clients test-core test-monitoring test-report:
 	@exec setpriv --pdeathsig KILL test/run $(@:test-%=%)
 
@@ -99,5 +103,5 @@ deb dist image-layout:
 test-packages:
 	@test/packages/run
 
-.PHONY: test demo bench unit lint fuzz format deb dist image-layout test-packages test-core \
+.PHONY: test demo bench unit lint fuzz soak format deb dist image-layout test-packages test-core \
 	test-monitoring test-report test-clients

@@ -9,7 +9,8 @@
 # `make test-monitoring` tests monitoring/ with Prometheus and its exporters,
 # `make test-report` opens keepalive_report() in a browser, `make test-clients` measures
 # clients, poolers and proxies (doc/clients.md).  `make soak MINUTES=60` runs a server with
-# mixed load, faults and changes.
+# mixed load, faults and changes.  `make test-matrix` runs `make test` with PostgreSQL 15,
+# 17, 18 and 19 (VERSIONS="15 18": with these).
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -103,5 +104,8 @@ deb dist image-layout:
 test-packages:
 	@test/packages/run
 
+test-matrix:
+	@exec setpriv --pdeathsig KILL test/matrix $(VERSIONS)
+
 .PHONY: test demo bench unit lint fuzz soak format deb dist image-layout test-packages test-core \
-	test-monitoring test-report test-clients
+	test-monitoring test-report test-clients test-matrix

@@ -2,7 +2,7 @@
 # doing, its settings, and how the client is lost: always within the interval that the model
 # (src/model, asked through build/predict) gives, and as keepalive_status()
 # predicts meanwhile.  All combinations run at once.  Writes the matrix to matrix.md in $TESTDIR
-# (test/matrix).  160 sessions, some of them computing, have to be in place before the
+# (test/detection_matrix).  160 sessions, some of them computing, have to be in place before the
 # first of them ends by itself.
 # alone
 use strict;

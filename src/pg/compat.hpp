@@ -1,4 +1,6 @@
 // All differences between PostgreSQL 15 and 19 that matter to the guard.
+//
+// No branch is for 16 alone: what 16 takes, 15 or 17 takes too.
 #pragma once
 
 #include "pg/postgres.hpp"
@@ -111,11 +113,7 @@ inline int my_backend_number()
 // The index of this process in ProcGlobal->allProcs.
 inline int my_proc_number()
 {
-#if PG_VERSION_NUM >= 170000
-	return MyProcNumber;
-#else
-	return MyProc->pgprocno;
-#endif
+	return static_cast<int>(MyProc - ProcGlobal->allProcs);
 }
 
 // A sequential scan of all that the snapshot sees.

@@ -16,6 +16,7 @@ extern "C"
 #include "utils/guc_tables.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h" // get_database_name(), from 19
+#include "utils/syscache.h"
 }
 
 #if PG_VERSION_NUM < 150000
@@ -29,6 +30,13 @@ extern "C"
 
 namespace guard::pg::compat
 {
+
+// What identifies a system cache (19 has an enum).
+#if PG_VERSION_NUM >= 190000
+using SysCacheId = SysCacheIdentifier;
+#else
+using SysCacheId = int;
+#endif
 
 // The record of a built-in setting, nullptr if there is none of that name.
 // 15 has no exported lookup by name, so its array is searched.

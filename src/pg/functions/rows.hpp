@@ -21,8 +21,10 @@
 
 extern "C"
 {
+#include "access/htup_details.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/tuplestore.h"
 }
 
 namespace guard::pg

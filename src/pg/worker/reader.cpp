@@ -45,13 +45,13 @@ void on_relation_change(Datum, Oid)
 	table_changed = true;
 }
 
-void on_database_change(Datum, int, uint32)
+void on_database_change(Datum, compat::SysCacheId, uint32)
 {
 	table_changed = true;
 }
 
 // A standby learns of changed roles only in this way.
-void on_role_change(Datum, int, uint32)
+void on_role_change(Datum, compat::SysCacheId, uint32)
 {
 	call_for_attention();
 }

@@ -4,10 +4,10 @@
 use strict;
 use warnings;
 
-use Fcntl 'SEEK_SET';
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use KeepaliveGuard::Settings 'wait_for_kernel';
+use KeepaliveGuard::SlotMemory;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -19,32 +19,6 @@ $admin->query('CREATE ROLE stopped_app LOGIN');
 $admin->query('CREATE ROLE other_app LOGIN');
 $node->policy(name => 'app', role => '/_app$', tcp_keepalives_idle => '100s', tcp_keepalives_interval => '5s');
 $node->wait_for_policies;
-
-# The sequence number of a backend's Versioned<Session> is eight bytes before its pid; the
-# role's name is 16 bytes after the pid.
-sub sequence_address
-{
-	my ($pid, $role) = @_;
-	no warnings 'portable'; # addresses have 64 bits
-	my $pattern = pack('l<', $pid) . "\0{4}[\\s\\S]{8}$role\0";
-	open my $maps, '<', "/proc/$pid/maps" or die "maps: $!";
-	open my $memory, '<:raw', "/proc/$pid/mem" or die "mem: $!";
-	my @found;
-	foreach (<$maps>)
-	{
-		my ($from, $to) = m{^(\w+)-(\w+) rw-s .*/dev/zero} or next;
-		($from, $to) = (hex $from, hex $to);
-		sysseek $memory, $from, SEEK_SET;
-		my $content = '';
-		while (length $content < $to - $from)
-		{
-			sysread($memory, $content, $to - $from - length $content, length $content) or last;
-		}
-		push @found, $from + $-[0] - 8 while $content =~ /$pattern/g;
-	}
-	die scalar(@found) . " slots of backend $pid found" unless @found == 1;
-	return $found[0];
-}
 
 sub state_of
 {
@@ -58,22 +32,14 @@ sub stop_writing
 {
 	my ($session, $role) = @_;
 	my $pid = $session->pid;
-	my $address = sequence_address($pid, $role);
+	my $slot = KeepaliveGuard::SlotMemory->new($pid, $role);
 	kill 'STOP', $pid;
 	sleep 0.01 until state_of($pid) eq 'T';
-	open my $memory, '+<:raw', "/proc/$pid/mem" or die "mem: $!";
-	my $access = sub {
-		my ($value) = @_;
-		sysseek $memory, $address, SEEK_SET;
-		return syswrite($memory, pack 'L<', $value) // die "mem: $!" if defined $value;
-		sysread($memory, my $bytes, 4) // die "mem: $!";
-		return unpack 'L<', $bytes;
-	};
-	my $sequence = $access->();
+	my $sequence = $slot->sequence;
 	die "the sequence number $sequence is odd" if $sequence % 2;
-	$access->($sequence + 1);
+	$slot->set_sequence($sequence + 1);
 	return sub {
-		$access->($sequence + 2);
+		$slot->set_sequence($sequence + 2);
 		kill 'CONT', $pid;
 	};
 }

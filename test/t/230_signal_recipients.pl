@@ -7,6 +7,7 @@ use IO::Socket::IP ();
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Settings qw(kernel_values seconds_until);
 use KeepaliveGuard::KernelSockets 'client_socket';
+use KeepaliveGuard::Signals qw(caught_signals fork_with_pid);
 use Test::More;
 use Time::HiRes 'sleep';
 
@@ -42,16 +43,6 @@ sub applied
 	return defined seconds_until(2, sub { kernel_values($session) eq "$idle/75/9/0" });
 }
 
-# The real-time signals that a process catches.
-sub caught
-{
-	my ($pid) = @_;
-	open my $status, '<', "/proc/$pid/status" or return;
-	my ($mask) = map { /^SigCgt:\s+(\w+)/ } <$status>;
-	my $bits = reverse unpack 'B*', pack 'H*', $mask;
-	return join ' ', grep { $_ > 32 && substr($bits, $_ - 1, 1) } 1 .. 64;
-}
-
 # { pid => "backend_type, backend_start" } of the server's processes.
 sub processes
 {
@@ -67,12 +58,12 @@ my ($postmaster) = $node->safe_psql('postgres', q{SELECT pg_read_file('postmaste
 
 my $client = $node->session;
 my $walsender = $node->session(replication => 'true');
-like(caught($_->pid), qr/^\d+$/, 'a session catches one real-time signal') foreach $client, $walsender;
+like(caught_signals($_->pid), qr/^\d+$/, 'a session catches one real-time signal') foreach $client, $walsender;
 my %others = processes(q{backend_type NOT IN ('client backend', 'walsender')});
 cmp_ok(scalar keys %others, '>=', 5, 'the server has other processes') or diag explain \%others;
-is_deeply([ map { "$others{$_}: " . caught($_) } grep { caught($_) } keys %others ], [],
+is_deeply([ map { "$others{$_}: " . caught_signals($_) } grep { caught_signals($_) } keys %others ], [],
 	'no other process catches a real-time signal');
-is(caught($postmaster), '', 'the postmaster catches no real-time signal');
+is(caught_signals($postmaster), '', 'the postmaster catches no real-time signal');
 
 # --- processes that start and end -------------------------------------------------------
 
@@ -117,7 +108,7 @@ my $starting;
 seconds_until(5,
 	sub { ($starting) = grep { client_socket($_, $silent->sockport) } split ' ', `pgrep -P $postmaster` });
 sleep 0.1;
-is(caught($starting), '', 'a backend that waits for the startup packet catches no real-time signal');
+is(caught_signals($starting), '', 'a backend that waits for the startup packet catches no real-time signal');
 edit_policies(50);
 ok(-d "/proc/$starting", 'a backend that waits for the startup packet is not signalled');
 my $body = pack('N', 3 << 16) . "user\0postgres\0database\0postgres\0\0";
@@ -137,29 +128,15 @@ $gone->terminate;
 ok(defined $node->wait_for_exit($pid, 5), 'a session\'s backend exits');
 is($admin->value($sessions), $count - 1, 'keepalive_apply() no longer counts the session that ended');
 
-my $stranger;
-foreach my $attempt (1 .. 200)
-{
-	open my $last, '>', '/proc/sys/kernel/ns_last_pid' or die "ns_last_pid: $!";
-	syswrite $last, $pid - 1 or die "ns_last_pid: $!";
-	close $last;
-	$stranger = fork // die "fork: $!";
-	if (!$stranger)
-	{
-		exec 'sleep', 'infinity';
-	}
-	last if $stranger == $pid;
-	kill 'KILL', $stranger;
-	waitpid $stranger, 0;
-}
+my $is_taken = fork_with_pid($pid, 200, sub { exec 'sleep', 'infinity' });
 SKIP:
 {
-	skip 'the pid could not be taken', 1 if $stranger != $pid;
+	skip 'the pid could not be taken', 1 unless $is_taken;
 	edit_policies(100);
 	$admin->query($sessions);
-	is(waitpid($stranger, 1), 0, 'a process with the pid of an ended session is not signalled'); # WNOHANG
-	kill 'KILL', $stranger;
-	waitpid $stranger, 0;
+	is(waitpid($pid, 1), 0, 'a process with the pid of an ended session is not signalled'); # WNOHANG
+	kill 'KILL', $pid;
+	waitpid $pid, 0;
 }
 
 ok(applied($client), 'a session has the last change');

@@ -36,7 +36,7 @@ use constant DEFAULT_TIMEOUT => 60;
 sub new
 {
 	my ($class, %options) = @_;
-	my $self = bless { input => '', parameters => {}, notices => [] }, $class;
+	my $self = bless { input => '', parameters => {}, notices => [], notifications => [] }, $class;
 	my ($password, $dbname) = delete @options{qw(password dbname)};
 	my @connect = qw(host address port socket ipv6 receive_buffer client_port);
 	my %connect;
@@ -147,6 +147,19 @@ sub result
 	return \%result;
 }
 
+# Waits until this many notifications have arrived, or for the timeout (seconds).  Returns
+# all that have arrived since the last call: [ channel, payload ].
+sub notifications
+{
+	my ($self, $count, $timeout) = @_;
+	my $until = time + $timeout;
+	while (@{ $self->{notifications} } < $count)
+	{
+		defined eval { ($self->_read($until))[0] } or last;
+	}
+	return splice @{ $self->{notifications} };
+}
+
 # Waits until the server has closed or reset the connection, and reads what arrives.
 # Returns the seconds that took, undef after the timeout (seconds).
 sub wait_for_end
@@ -248,6 +261,7 @@ sub _read
 		my ($name, $value) = split /\0/, $body;
 		$self->{parameters}{$name} = $value;
 	}
+	push @{ $self->{notifications} }, [ split /\0/, substr $body, 4 ] if $type eq 'A';
 	return ($type, $body);
 }
 

@@ -663,10 +663,20 @@ repeatedly(60, sub {
 	return 60;
 });
 
+# What must not be in the server logs.
+sub log_problems
+{
+	return map { substr $_, 0, 300 }
+	  grep { !/"keepalive_guard worker" .* exited with exit code 1$/ }
+	  grep { /PANIC|TRAP|terminated by signal|keepalive_guard.*(?:WARNING|ERROR)|(?:WARNING|ERROR):  keepalive_guard|exited with exit code/ }
+	  map { split /\n/, slurp_file($_->logfile, $_ == $node ? $log_start : 0) } $node, $standby;
+}
+
+# judge reports that there is no record of the end.
 unless (eval { run_plan(); 1 })
 {
-	record('problem', text => $@);
-	exit 1;
+	record('problem', text => $_) foreach $@ =~ s/\n+$//r, log_problems();
+	exit 0;
 }
 
 # --- the end ---------------------------------------------------------------------------------------------
@@ -697,8 +707,5 @@ record('end',
 	stats => [ map { JSON::PP::decode_json($_->[0]) } @{ $admin->query('SELECT to_jsonb(s) FROM keepalive_stats() s') } ],
 	lines => $node->log_count(qr/lost connection to client/, $log_start),
 	worker_exits => $node->log_count(qr/"keepalive_guard worker" .* exited with exit code 1$/, $log_start),
-	problems => [
-		map { map { substr $_, 0, 300 } grep { /PANIC|TRAP|terminated by signal|keepalive_guard.*(?:WARNING|ERROR)|(?:WARNING|ERROR):  keepalive_guard|exited with exit code/ }
-			  grep { !/"keepalive_guard worker" .* exited with exit code 1$/ }
-			  split /\n/, slurp_file($_->logfile, $_ == $node ? $log_start : 0) } $node, $standby ]);
+	problems => [ log_problems() ]);
 printf $out "%d deeds, %d events, %d edits\n", $deeds, $events, $edits;

@@ -16,6 +16,7 @@ use KeepaliveGuard::Network;
 use KeepaliveGuard::Pooler;
 use KeepaliveGuard::Program;
 use KeepaliveGuard::Router;
+use POSIX 'WNOHANG';
 use PostgreSQL::Test::Utils 'slurp_file';
 use Time::HiRes qw(sleep time);
 
@@ -256,7 +257,7 @@ my @server = ($steady->server, $node->port, 'postgres');
 my %program = (
 	select => pgbench($steady, 'select', 'steady', @server, '-S', '-c', 4, '-R', 10),
 	tpcb => pgbench($steady, 'tpcb', 'steady', @server, '-c', 4, '-R', 2),
-	churn => pgbench($clients, 'churn', 'churn', @server, '-S', '-C', '-c', 2, '-R', 1),
+	churn => pgbench($clients, 'churn', 'churn', $clients->server, @server[ 1, 2 ], '-S', '-C', '-c', 2, '-R', 1),
 	psycopg2 => KeepaliveGuard::Program->start(
 		[ $steady->command('python3', '-c', <<'END', "host=$server[0] port=$server[1] user=steady dbname=postgres application_name=psycopg2 keepalives_idle=10") ]));
 import sys, time, psycopg2
@@ -282,6 +283,13 @@ sub start_pool
 }
 start_pool();
 
+sub check_runs
+{
+	my ($name) = @_;
+	record('problem', text => "$name has ended by itself") if waitpid($program{$name}->pid, WNOHANG) != 0;
+	return;
+}
+
 # Kills a program whose sessions match the condition.  It is stopped first, so that it opens
 # and closes no other connection.
 sub kill_program
@@ -289,6 +297,7 @@ sub kill_program
 	my ($name, $condition) = @_;
 	my $program = $program{$name};
 	my $is_harness = $program->isa('IPC::Run');
+	check_runs($name) unless $is_harness;
 	$is_harness ? $program->signal('STOP') : kill 'STOP', $program->pid;
 	sleep 0.3;
 	deed($_, "killed $name", '^(?:client_vanished|reset)$', 10) foreach sessions_where($condition);
@@ -488,6 +497,7 @@ fault(sub {
 
 # A pooler, programs and WAL receivers are killed.
 fault(sub {
+	check_runs('pooled');
 	kill_program('pgbouncer', "usename = 'app'");
 	$program{pooled}->stop;
 	start_pool();
@@ -681,6 +691,7 @@ unless (eval { run_plan(); 1 })
 
 # --- the end ---------------------------------------------------------------------------------------------
 
+check_runs('pooled');
 $program{pooled}->stop;
 kill_program('pgbouncer', "usename = 'app'");
 kill_program('receivewal', "pid = $program{receivewal}{session}{pid}");

@@ -327,15 +327,16 @@ start_receivewal();
 
 # --- faults -------------------------------------------------------------------------------------------
 
-my @faults;
+my $faults = 0;
 
-# A kind of fault is a round that repeats: the code plans the steps of a round and returns
-# how long it takes.
+# A kind of fault is a round that repeats.  The code plans its steps.  It gets a function,
+# which the last step calls with the seconds until the next round.
 sub fault
 {
 	my ($code) = @_;
-	repeatedly(@faults * 2 + 1, sub { return $code->() });
-	push @faults, $code;
+	my $round;
+	$round = sub { $code->(sub { later($_[0], $round) }) unless time > $last_round };
+	later(1 + 2 * $faults++, $round);
 	return;
 }
 
@@ -346,10 +347,11 @@ my %silent_cause = (
 	dead => '^dead_after$');
 
 # A host goes silent, for long enough.
-my $round = 0;
+my $silences = 0;
 fault(sub {
+	my ($again) = @_;
 	my @roles = sort keys %silent_cause;
-	my $role = $roles[ $round++ % @roles ];
+	my $role = $roles[ $silences++ % @roles ];
 	my $sessions = in_all_states($silent, $role);
 	my @observed = map { session($silent, 'observed') } 1 .. 2;
 	later(3, sub {
@@ -366,27 +368,31 @@ fault(sub {
 		later(24, sub {
 			$_->vanish foreach values %$sessions, @observed;
 			$silent->restore;
+			$again->(3);
 		});
 	});
-	return 30;
 });
 
 # A host is silent for a short time: nothing ends.
 fault(sub {
+	my ($again) = @_;
 	my $sessions = in_all_states($flaky, 'planned');
 	later(1, sub {
 		record('spared', what => 'short outage', count => scalar keys %$sessions);
 		$flaky->drop;
 		$admin->query('NOTIFY news_planned');
 		later(3, sub { $flaky->restore });
-		later(14, sub { terminate_all($sessions) });
+		later(14, sub {
+			terminate_all($sessions);
+			$again->(3);
+		});
 	});
-	return 18;
 });
 
 # Clients end in several ways.
 my $refusals = 0;
 fault(sub {
+	my ($again) = @_;
 	my @ways = (
 		[ 'vanish', '^client_vanished$' ], [ 'reset', '^reset$' ], [ 'half_close', '^client_vanished$' ]);
 	foreach my $way (@ways)
@@ -418,12 +424,15 @@ fault(sub {
 	my $port = 20000 + $refusals++;
 	deed({ pid => 'refused', port => $port }, 'unknown role', '^authentication_failed$', 1);
 	eval { session($clients, 'nobody', client_port => $port) } and record('problem', text => 'nobody can connect');
-	later(5, sub { $_->vanish foreach $victim, $forgotten });
-	return 8;
+	later(5, sub {
+		$_->vanish foreach $victim, $forgotten;
+		$again->(3);
+	});
 });
 
 # A host is restarted: it answers with resets.
 fault(sub {
+	my ($again) = @_;
 	my $sessions = in_all_states($restarted, 'kept');
 	later(1, sub {
 		my %promise = map { ($_ => promise($sessions->{$_})) } keys %$sessions;
@@ -433,13 +442,14 @@ fault(sub {
 		later(11, sub {
 			$_->vanish foreach values %$sessions;
 			$restarted->restore;
+			$again->(3);
 		});
 	});
-	return 15;
 });
 
 # A router reports that a host is unreachable, while data is in flight.
 fault(sub {
+	my ($again) = @_;
 	my @sessions = map { session($unreachable, 'kept') } 1 .. 3;
 	$_->query('LISTEN news_unreachable') foreach @sessions;
 	later(1, sub {
@@ -450,13 +460,14 @@ fault(sub {
 		later(14, sub {
 			$_->vanish foreach @sessions;
 			$unreachable->restore;
+			$again->(5);
 		});
 	});
-	return 20;
 });
 
 # A router forgets connections after 6 s.  Some are probed often enough.
 fault(sub {
+	my ($again) = @_;
 	my @kept = map { session($nat, 'kept') } 1 .. 3;
 	my @lost = map { session($nat, 'kept', options => '-c tcp_keepalives_idle=9') } 1 .. 3;
 	foreach (@lost)
@@ -467,13 +478,14 @@ fault(sub {
 	later(28, sub {
 		terminate(@kept);
 		$_->vanish foreach @lost;
+		$again->(3);
 	});
-	return 31;
 });
 
 # Clients that stop reading: one for too long, the others not.
 my $rows = q{SELECT repeat('x', 10000) FROM generate_series(1, %d)};
 fault(sub {
+	my ($again) = @_;
 	my ($stalled, $patient) = map { session($slow, $_, receive_buffer => 4096) } qw(stalled patient);
 	my $copy = "SELECT pg_sleep(0.5)\\; COPY ($rows) TO STDOUT;\n\\q";
 	my ($stopped, $stopped_session) = psql($slow, 'stalled', sprintf $copy, 6000);
@@ -490,26 +502,33 @@ fault(sub {
 		terminate($patient);
 		deed($resumed_session, 'resumed client', '^client_closed$', 20);
 		kill 'CONT', $resumed->pid;
-		later(18, sub { $resumed->stop });
+		later(18, sub {
+			$resumed->stop;
+			$again->(2);
+		});
 	});
-	return 35;
 });
 
 # A pooler, programs and WAL receivers are killed.
 fault(sub {
+	my ($again) = @_;
 	check_runs('pooled');
 	kill_program('pgbouncer', "usename = 'app'");
 	$program{pooled}->stop;
 	start_pool();
-	return 45;
+	$again->(45);
 });
+my $silenced = 0;
 fault(sub {
+	my ($again) = @_;
 	my $session = $program{receivewal}{session};
-	if ($round % 2)
+	$silenced = !$silenced;
+	unless ($silenced)
 	{
 		kill_program('receivewal', "pid = $session->{pid}");
 		start_receivewal();
-		return 40;
+		$again->(40);
+		return;
 	}
 	my $promise = promise($session);
 	deed($session, 'silent pg_receivewal', '^(?:keepalive_timeout|user_timeout)$', $promise);
@@ -518,8 +537,8 @@ fault(sub {
 		$program{receivewal}->stop;
 		$wal->restore;
 		start_receivewal();
+		$again->(26);
 	});
-	return 40;
 });
 
 # --- changes ----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ constexpr Millis second = 1000;
 enum class From : std::uint8_t
 {
 	settings, // its own settings
-	kernel    // the sysctls of its host
+	kernel,   // the sysctls of its host
+	nodejs    // what Node.js sets, whatever its settings say
 };
 
 enum class UserTimeout : std::uint8_t
@@ -34,13 +35,11 @@ struct Client
 	From idle;
 	From interval;
 	From count;
-	int fixed_interval_s; // what the client sets, whatever its settings say; 0: nothing
-	int fixed_count;
 	UserTimeout user_timeout;
 	std::uint8_t connect_attempts; // with a timeout each; 0: without one of its own
 	bool needs_sysctl;             // the row "sysctl"
 	bool reconnects;               // a query on a lost connection connects once more
-	// With {name} for each value, see values_of().
+	// With {name} for each value, see settings_text().
 	const char *settings;
 	const char *limits;
 	const char *source;
@@ -48,12 +47,13 @@ struct Client
 
 constexpr From own = From::settings;
 constexpr From kernel = From::kernel;
+constexpr From node = From::nodejs;
 
 constexpr Client libpq_like(const char *name, const char *settings, const char *limits,
                             const char *source)
 {
-	return {name, own,   own,   own,      0,      0,     UserTimeout::milliseconds,
-	        1,    false, false, settings, limits, source};
+	return {name,  own,      own,    own,   UserTimeout::milliseconds, 1, false,
+	        false, settings, limits, source};
 }
 
 constexpr char libpq_settings[] = "{libpq} connect_timeout={connect_s}";
@@ -112,7 +112,7 @@ constexpr Client clients[] = {
 		"Append it to the connection string: ALTER SUBSCRIPTION ... CONNECTION.  "
 		"wal_receiver_timeout also ends the worker if the publisher sends nothing.",
 		"https://www.postgresql.org/docs/current/sql-altersubscription.html"),
-	{"postgres_fdw", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, true,
+	{"postgres_fdw", own, own, own, UserTimeout::milliseconds, 1, false, true,
      "OPTIONS ({libpq_options}, connect_timeout '{connect_s}')",
      "For CREATE SERVER, and for ALTER SERVER if the options are not set yet.  "
      "Connections that exist keep theirs.  A query that finds its connection lost "
@@ -125,25 +125,25 @@ constexpr Client clients[] = {
 		"Append it to the connection string; for a foreign server, use the options "
 		"of postgres_fdw.",
 		"https://www.postgresql.org/docs/current/contrib-dblink-connect.html"),
-	{"pgJDBC", kernel, kernel, kernel, 0, 0, UserTimeout::kernel, 1, true, false,
+	{"pgJDBC", kernel, kernel, kernel, UserTimeout::kernel, 1, true, false,
      "tcpKeepAlive=true&connectTimeout={connect_s}&loginTimeout={connect_s}",
      "pgJDBC has no settings for the times of keepalive.  socketTimeout (seconds) would "
      "also end the wait for every answer that takes longer.",
      "https://jdbc.postgresql.org/documentation/use/#connection-parameters"},
-	{"Npgsql", own, own, kernel, 0, 0, UserTimeout::kernel, 1, true, false,
+	{"Npgsql", own, own, kernel, UserTimeout::kernel, 1, true, false,
      "Tcp Keepalive=true;Tcp Keepalive Time={idle};Tcp Keepalive "
      "Interval={interval};Timeout={connect_s}",
      "Both times are in seconds from Npgsql 5 on, whatever its manual says.  The number "
      "of "
      "probes is that of the system.  Command Timeout (30 s) also ends living queries.",
      "https://www.npgsql.org/doc/connection-string-parameters.html"},
-	{"node-postgres", own, own, own, 1, 10, UserTimeout::kernel, 1, true, false,
+	{"node-postgres", own, node, node, UserTimeout::kernel, 1, true, false,
      "keepAlive: true, keepAliveInitialDelayMillis: {idle}000, connectionTimeoutMillis: "
      "{connect_ms}",
      "Node.js sends 10 probes, one each second.  query_timeout would also end living "
      "queries.",
      "https://node-postgres.com/apis/client"},
-	{"pgx", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, false,
+	{"pgx", own, own, own, UserTimeout::milliseconds, 1, false, false,
      "config.ConnectTimeout = {connect_s} * time.Second\n"
      "config.DialFunc = (&{go_dialer}).DialContext\n",
      "config is what pgx.ParseConfig() returns, or ConnConfig of pgxpool.ParseConfig().  "
@@ -151,7 +151,7 @@ constexpr Client clients[] = {
      "connection "
      "to a living server that does not read for that long.",
      "https://pkg.go.dev/github.com/jackc/pgx/v5/pgconn#Config"},
-	{"lib/pq", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, false,
+	{"lib/pq", own, own, own, UserTimeout::milliseconds, 1, false, false,
      R"(type keepaliveDialer struct{ net.Dialer }
 
 func (d keepaliveDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
@@ -166,7 +166,7 @@ var dialer = &keepaliveDialer{{go_dialer}}
      "to a "
      "living server that does not read for that long.",
      "https://pkg.go.dev/github.com/lib/pq#Dialer"},
-	{"asyncpg", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, false,
+	{"asyncpg", own, own, own, UserTimeout::milliseconds, 1, false, false,
      R"(async def keepalive(connection):
     s = connection._transport.get_extra_info("socket")
     s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -181,14 +181,14 @@ options = dict(init=keepalive, timeout={connect_s}))",
      "end "
      "living queries.",
      "https://magicstack.github.io/asyncpg/current/api/index.html"},
-	{"tokio-postgres", own, own, own, 0, 0, UserTimeout::seconds, 1, false, false,
+	{"tokio-postgres", own, own, own, UserTimeout::seconds, 1, false, false,
      "keepalives=1 keepalives_idle={idle} keepalives_interval={interval} "
      "keepalives_retries={count} tcp_user_timeout={user_timeout_s} "
      "connect_timeout={connect_s}",
      "Unlike libpq: keepalives_retries, and tcp_user_timeout in seconds.  From version "
      "0.7.9 on.  connect_timeout ends with the TCP connection.",
      "https://docs.rs/tokio-postgres/latest/tokio_postgres/config/struct.Config.html"},
-	{"PgBouncer", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, false,
+	{"PgBouncer", own, own, own, UserTimeout::milliseconds, 1, false, false,
      "tcp_keepalive = 1\ntcp_keepidle = {idle}\ntcp_keepintvl = {interval}\n"
      "tcp_keepcnt = {count}\ntcp_user_timeout = {user_timeout_ms}\n"
      "server_connect_timeout = {connect_s}\nquery_wait_timeout = {wait_s}\n",
@@ -196,17 +196,16 @@ options = dict(init=keepalive, timeout={connect_s}))",
      "query_wait_timeout also ends clients that wait this long for a busy server.  "
      "tcp_user_timeout also ends living clients that read slowly.",
      "https://www.pgbouncer.org/config.html"},
-	{"Odyssey", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, false,
+	{"Odyssey", own, own, own, UserTimeout::milliseconds, 1, false, false,
      "keepalive {idle}\nkeepalive_keep_interval {interval}\nkeepalive_probes {count}\n"
      "keepalive_usr_timeout {user_timeout_ms}\nbackend_connect_timeout_ms {connect_ms}\n",
      "Global settings, for its connections to servers and to clients.",
      "https://github.com/yandex/odyssey/blob/master/docs/configuration/global.md"},
-	{"PgCat", own, own, own, 0, 0, UserTimeout::kernel, 1, true, false,
+	{"PgCat", own, own, own, UserTimeout::kernel, 1, true, false,
      "tcp_keepalives_idle = {idle}\ntcp_keepalives_interval = {interval}\n"
      "tcp_keepalives_count = {count}\nconnect_timeout = {connect_ms}\n",
      "In section [general].", "https://github.com/postgresml/pgcat/blob/main/CONFIG.md"},
-	{"HAProxy, to servers", own, own, own, 0, 0, UserTimeout::milliseconds, 4, false,
-     false,
+	{"HAProxy, to servers", own, own, own, UserTimeout::milliseconds, 4, false, false,
      "option srvtcpka\nsrvtcpka-idle {idle}s\nsrvtcpka-intvl {interval}s\n"
      "srvtcpka-cnt {count}\ntimeout connect {attempt_ms}ms\nretries 3\n"
      "# append to each server line: tcp-ut {user_timeout_ms}ms\n",
@@ -215,25 +214,25 @@ options = dict(init=keepalive, timeout={connect_s}))",
      "connection that is idle for that long, of living servers, too: make it longer than "
      "all pauses and queries.",
      "https://docs.haproxy.org/2.6/configuration.html#4.2-srvtcpka-idle"},
-	{"HAProxy, to clients", own, own, own, 0, 0, UserTimeout::kernel, does_not_connect,
-     true, false,
+	{"HAProxy, to clients", own, own, own, UserTimeout::kernel, does_not_connect, true,
+     false,
      "option clitcpka\nclitcpka-idle {idle}s\nclitcpka-intvl {interval}s\n"
      "clitcpka-cnt {count}\n",
      "In section frontend, listen or defaults.  On each bind line, tcp-ut "
      "sets a user timeout.  timeout client ends every connection that is idle for that "
      "long, of living clients, too.",
      "https://docs.haproxy.org/2.6/configuration.html#4.2-clitcpka-idle"},
-	{"nginx stream, to servers", kernel, kernel, kernel, 0, 0, UserTimeout::kernel, 1,
-     true, false, "proxy_socket_keepalive on;\nproxy_connect_timeout {connect_s}s;\n",
+	{"nginx stream, to servers", kernel, kernel, kernel, UserTimeout::kernel, 1, true,
+     false, "proxy_socket_keepalive on;\nproxy_connect_timeout {connect_s}s;\n",
      "In section stream or server.  proxy_timeout (10 min) ends every connection that is "
      "idle for that long.",
      "https://nginx.org/en/docs/stream/"
      "ngx_stream_proxy_module.html#proxy_socket_keepalive"},
-	{"nginx stream, to clients", own, own, own, 0, 0, UserTimeout::kernel,
-     does_not_connect, true, false, "so_keepalive={idle}s:{interval}s:{count}",
+	{"nginx stream, to clients", own, own, own, UserTimeout::kernel, does_not_connect,
+     true, false, "so_keepalive={idle}s:{interval}s:{count}",
      "Append it to the directive listen.",
      "https://nginx.org/en/docs/stream/ngx_stream_core_module.html#listen"},
-	{"Envoy, to servers", own, own, own, 0, 0, UserTimeout::milliseconds, 1, false, false,
+	{"Envoy, to servers", own, own, own, UserTimeout::milliseconds, 1, false, false,
      R"(connect_timeout: {connect_s}s
 upstream_connection_options:
   tcp_keepalive:
@@ -250,13 +249,13 @@ upstream_bind_config:
      "(1 h) ends every connection that is idle for that long.",
      "https://www.envoyproxy.io/docs/envoy/latest/api-v3/config/cluster/v3/"
      "cluster.proto#envoy-v3-api-msg-config-cluster-v3-upstreamconnectionoptions"},
-	{"Docker", own, own, own, 0, 0, UserTimeout::kernel, 0, true, false,
+	{"Docker", own, own, own, UserTimeout::kernel, 0, true, false,
      "--sysctl net.ipv4.tcp_keepalive_time={idle} --sysctl "
      "net.ipv4.tcp_keepalive_intvl={interval} --sysctl "
      "net.ipv4.tcp_keepalive_probes={count} --sysctl net.ipv4.tcp_retries2={retries2} "
      "--sysctl net.ipv4.tcp_syn_retries={syn_retries}",
      sysctl_limit, "https://docs.docker.com/reference/cli/docker/container/run/#sysctl"},
-	{"Kubernetes pod", own, own, own, 0, 0, UserTimeout::kernel, 0, false, false,
+	{"Kubernetes pod", own, own, own, UserTimeout::kernel, 0, false, false,
      R"(spec:
   securityContext:
     sysctls:
@@ -270,13 +269,12 @@ upstream_bind_config:
      "of "
      "the client's own is in time.",
      "https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/"},
-	{"systemd socket", own, own, own, 0, 0, UserTimeout::kernel, does_not_connect, true,
-     false,
+	{"systemd socket", own, own, own, UserTimeout::kernel, does_not_connect, true, false,
      "[Socket]\nKeepAlive=yes\nKeepAliveTimeSec={idle}\n"
      "KeepAliveIntervalSec={interval}\nKeepAliveProbes={count}\n",
      "For connections that are accepted from this socket unit.",
      "https://www.freedesktop.org/software/systemd/man/latest/systemd.socket.html"},
-	{"sysctl", own, own, own, 0, 0, UserTimeout::kernel, 0, true, false, "{sysctl}",
+	{"sysctl", own, own, own, UserTimeout::kernel, 0, true, false, "{sysctl}",
      sysctl_limit, "https://docs.kernel.org/networking/ip-sysctl.html"},
 };
 
@@ -284,21 +282,18 @@ upstream_bind_config:
 DetectionSettings socket_of(const Client &client, const Plan &plan)
 {
 	constexpr DetectionSettings kernel_default = {true, 7200, 75, 9, 0, 0, 0, 0, 0};
+	constexpr DetectionSettings nodejs = {true, 0, 1, 10, 0, 0, 0, 0, 0};
 	const DetectionSettings &planned = plan.settings;
 	const DetectionSettings &system = client.needs_sysctl ? planned : kernel_default;
 	const auto from = [&](From where)
 	{
-		return where == own ? planned : system;
+		return where == own ? planned : where == node ? nodejs : system;
 	};
 	DetectionSettings socket{};
 	socket.keepalive = true;
 	socket.idle_s = from(client.idle).idle_s;
 	socket.interval_s = from(client.interval).interval_s;
 	socket.count = from(client.count).count;
-	if (client.fixed_interval_s != 0)
-		socket.interval_s = client.fixed_interval_s;
-	if (client.fixed_count != 0)
-		socket.count = client.fixed_count;
 	if (client.user_timeout == UserTimeout::milliseconds)
 		socket.user_timeout_ms = plan.client_user_timeout_ms;
 	else if (client.user_timeout == UserTimeout::seconds)

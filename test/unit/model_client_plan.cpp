@@ -78,6 +78,73 @@ TEST(ClientPlan, FindsADeadServerInTime)
 	EXPECT_GT(*row_of("postgres_fdw", short_time).busy, 10000);
 }
 
+// All clients but Node.js have the probes of the plan, and its user timeout or its
+// sysctls.
+TEST(ClientPlan, TimesAreThoseOfThePlan)
+{
+	every_row(
+		[](const Intent &, const Plan &plan, const ClientPlan &row)
+		{
+			const std::string client = row.client;
+			const std::string text = row.settings;
+			if (client == "node-postgres")
+				return;
+			DetectionSettings socket{};
+			socket.keepalive = true;
+			socket.idle_s = plan.settings.idle_s;
+			socket.interval_s = plan.settings.interval_s;
+			socket.count = plan.settings.count;
+			if (client == "tokio-postgres")
+				socket.user_timeout_ms = plan.client_user_timeout_ms / 1000 * 1000;
+			else if (text.find(std::to_string(plan.client_user_timeout_ms)) !=
+		             std::string::npos)
+				socket.user_timeout_ms = plan.client_user_timeout_ms;
+			const bool host =
+				std::set<std::string>{"Docker", "Kubernetes pod", "sysctl"}.count(
+					client) != 0;
+			EXPECT_EQ(row.needs != nullptr, socket.user_timeout_ms == 0 && !host)
+				<< client;
+
+			KernelLimits limits;
+			int syn_retries = 6;
+			if (socket.user_timeout_ms == 0 && client != "Kubernetes pod")
+			{
+				limits.tcp_retries2 = plan.tcp_retries2;
+				syn_retries = plan.tcp_syn_retries;
+			}
+			const Detection times = detection(socket, limits);
+			EXPECT_EQ(row.idle, times.idle.latest) << client;
+
+			const Duration kernel =
+				socket.user_timeout_ms != 0
+					? times.in_flight.latest
+					: later(times.in_flight.latest, connect_gives_up(syn_retries).latest);
+			const Duration own = with_margin(plan.client_connect_timeout_s * 1000);
+			if (row.connecting)
+			{
+				EXPECT_EQ(row.connecting, host ? kernel
+			                              : client == "HAProxy, to servers"
+			                                  ? own
+			                                  : sooner(kernel, own))
+					<< client;
+			}
+			EXPECT_EQ(row.busy, later(times.idle.latest,
+		                              client == "postgres_fdw" // it connects once more
+		                                  ? sum(times.in_flight.latest, row.connecting)
+		                                  : times.in_flight.latest))
+				<< client;
+		});
+}
+
+// Node.js sends ten probes, one each second.
+TEST(ClientPlan, NodeHasItsOwnProbes)
+{
+	const ClientPlan row = row_of("node-postgres", {60000, std::nullopt, false});
+	EXPECT_EQ(row.idle,
+	          detection({true, 18, 1, 10, 0, 0, 0, 0, 0}, KernelLimits()).idle.latest);
+	EXPECT_STREQ(row.needs, "sysctl");
+}
+
 TEST(ClientPlan, LeavesNoPlaceholder)
 {
 	every_row(

@@ -160,22 +160,18 @@ std::vector<inet_diag_bc_op> local_port_filter(std::vector<std::uint16_t> ports)
 	constexpr std::size_t range_bytes = 2 * condition_bytes + op_bytes;
 
 	std::sort(ports.begin(), ports.end());
-	ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
 	std::vector<std::pair<std::uint16_t, std::uint16_t>> ranges;
 	for (const std::uint16_t port : ports)
 	{
-		if (!ranges.empty() && ranges.back().second + 1 == port)
+		if (!ranges.empty() && port <= ranges.back().second + 1)
 			ranges.back().second = port;
 		else
 			ranges.emplace_back(port, port);
 	}
-	if (ranges.empty())
-		return {};
 	if (ranges.size() * range_bytes > UINT16_MAX)
 		throw std::length_error("too many port ranges for an inet_diag filter");
 
 	std::vector<inet_diag_bc_op> program;
-	const std::size_t total = ranges.size() * range_bytes - op_bytes;
 	const auto distance = [](std::size_t bytes)
 	{
 		return static_cast<unsigned short>(bytes);
@@ -191,7 +187,7 @@ std::vector<inet_diag_bc_op> local_port_filter(std::vector<std::uint16_t> ports)
 		program.push_back({0, 0, ranges[i].second});
 		if (!last)
 			program.push_back({INET_DIAG_BC_JMP, op_bytes,
-			                   distance(total - program.size() * op_bytes)});
+			                   distance((ranges.size() - i - 1) * range_bytes)});
 	}
 	return program;
 }

@@ -215,8 +215,7 @@ KernelSetting figure_row(const Figure &figure, const std::string &root)
 	row.source = std::string("/proc/net/") + figure.file;
 	row.description = figure.description;
 	const Text read = read_file(root + proc_net + figure.file);
-	if (read.error == 0)
-		row.setting = find_figure(read.text, figure);
+	row.setting = find_figure(read.text, figure);
 	if (!row.setting)
 		row.description =
 			not_available(figure.description, read.error ? read.error : ENOENT,

@@ -322,8 +322,9 @@ TEST(InetDiagFilter, AcceptsOnlyTheGivenPorts)
 	}
 }
 
-TEST(InetDiagFilter, MergesAdjacentPorts)
+TEST(InetDiagFilter, MergesEqualAndAdjacentPorts)
 {
+	EXPECT_EQ(local_port_filter({9, 9}).size(), local_port_filter({9}).size());
 	EXPECT_EQ(local_port_filter({1, 2, 3, 4, 5}).size(), local_port_filter({9}).size());
 }
 

@@ -4,6 +4,8 @@
 #include "kernel_loopback.hpp"
 #include "kernel_tree.hpp"
 
+#include <cstdlib>
+#include <memory>
 #include <set>
 #include <stdexcept>
 
@@ -90,6 +92,25 @@ TEST(KernelSettings, AreReadFromTheRunningKernel)
 	EXPECT_GE(std::stoi(row(kernel_settings(), "sockstat_tcp_inuse").setting.value()), 1);
 }
 
+TEST(KernelSettings, AreTheSameInOnePieceOfMemory)
+{
+	const auto rows = kernel_settings();
+	std::size_t count = 99;
+	const std::unique_ptr<PlainKernelSetting[], decltype(&std::free)> plain(
+		plain_kernel_settings(&count), std::free);
+	ASSERT_NE(plain, nullptr);
+	ASSERT_EQ(count, rows.size());
+	for (std::size_t i = 0; i < count; i++)
+	{
+		EXPECT_EQ(plain[i].name, rows[i].name);
+		EXPECT_EQ(plain[i].unit ? plain[i].unit : "", rows[i].unit);
+		EXPECT_EQ(plain[i].source, rows[i].source);
+		EXPECT_EQ(plain[i].description, rows[i].description);
+		EXPECT_EQ(plain[i].setting != nullptr, rows[i].setting.has_value());
+	}
+	EXPECT_EQ(plain[0].setting, rows[0].setting) << "the kernel's release";
+}
+
 TEST(IntegerSysctl, AcceptsOnlyWholeNumbers)
 {
 	const Tree tree;
@@ -103,4 +124,11 @@ TEST(IntegerSysctl, AcceptsOnlyWholeNumbers)
 	for (const char *name : {"three", "empty", "huge", "absent"})
 		EXPECT_FALSE(integer_sysctl(std::string("net/ipv4/") + name, tree.root()))
 			<< name;
+}
+
+TEST(IntegerSysctl, HasAFallback)
+{
+	EXPECT_EQ(integer_sysctl_or("net/ipv4/tcp_retries2", -2),
+	          integer_sysctl("net/ipv4/tcp_retries2"));
+	EXPECT_EQ(integer_sysctl_or("net/ipv4/absent", -2), -2);
 }

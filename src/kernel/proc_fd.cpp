@@ -37,8 +37,7 @@ template <typename T> std::optional<T> decimal(std::string_view text) noexcept
 std::optional<std::uint32_t> socket_inode(std::string_view link) noexcept
 {
 	constexpr std::string_view prefix = "socket:[";
-	if (link.size() <= prefix.size() || link.substr(0, prefix.size()) != prefix ||
-	    link.back() != ']')
+	if (link.substr(0, prefix.size()) != prefix || link.back() != ']')
 		return std::nullopt;
 	link.remove_prefix(prefix.size());
 	link.remove_suffix(1);

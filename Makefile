@@ -3,6 +3,7 @@
 # builds with PGXS against the pg_config in PATH (or PG_CONFIG=...).  `make unit` runs
 # the tests that need no server, `make installcheck` those of pg_regress in a running one.
 # `make lint` checks the sources, `make format` formats them, `make fuzz` runs the fuzzers.
+# `make mutate` finds changes of the sources that no test notices.
 # WERROR=1 makes warnings errors, as `make test`, `make lint` and `make unit` do.
 # `make deb`, `make dist` and `make image-layout` make packages (doc/packages.md),
 # `make test-packages` tests them.  `make test-core` runs PostgreSQL's own tests,
@@ -67,7 +68,7 @@ $(OBJS): %.o: %.cpp
 src/keepalive_guard.o src/pg/functions/condition.o: $(EXTENSION).control
 -include $(OBJS:.o=.o.d)
 
-include test/unit/unit.mk test/fuzz/fuzz.mk test/lint/lint.mk
+include test/unit/unit.mk test/fuzz/fuzz.mk test/lint/lint.mk test/mutate/mutate.mk
 
 ifeq ($(NL_LIBS),)
 $(OBJS) unit: libnl
@@ -89,6 +90,10 @@ test demo bench lint:
 fuzz:
 	@exec setpriv --pdeathsig KILL test/run $@ $(if $(RUNS),RUNS=$(RUNS))
 
+mutate:
+	@exec setpriv --pdeathsig KILL test/run $@ $(FILES) \
+		$(foreach name,SAMPLE PG_SAMPLE SEED,$(if $($(name)),$(name)=$($(name))))
+
 soak:
 	@exec setpriv --pdeathsig KILL test/run $@ $(if $(MINUTES),MINUTES=$(MINUTES))
 
@@ -107,5 +112,5 @@ test-packages:
 test-matrix:
 	@exec setpriv --pdeathsig KILL test/matrix $(VERSIONS)
 
-.PHONY: test demo bench unit lint fuzz soak format deb dist image-layout test-packages test-core \
+.PHONY: test demo bench unit lint fuzz mutate soak format deb dist image-layout test-packages test-core \
 	test-monitoring test-report test-clients test-matrix

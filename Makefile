@@ -11,7 +11,8 @@
 # `make test-report` opens keepalive_report() in a browser, `make test-clients` measures
 # clients, poolers and proxies (doc/clients.md).  `make soak MINUTES=60` runs a server with
 # mixed load, faults and changes.  `make test-matrix` runs `make test` with PostgreSQL 15,
-# 17, 18 and 19 (VERSIONS="15 18": with these).
+# 17, 18 and 19 (VERSIONS="15 18": with these).  `make test-storm` connects 50,000
+# times while processes are killed (doc/reliability.md).
 
 MODULE_big = keepalive_guard
 EXTENSION = keepalive_guard
@@ -97,7 +98,7 @@ mutate:
 soak:
 	@exec setpriv --pdeathsig KILL test/run $@ $(if $(MINUTES),MINUTES=$(MINUTES))
 
-test-clients test-core test-monitoring test-report:
+test-clients test-core test-monitoring test-report test-storm:
 	@exec setpriv --pdeathsig KILL test/run $(@:test-%=%)
 
 format:
@@ -113,4 +114,4 @@ test-matrix:
 	@exec setpriv --pdeathsig KILL test/matrix $(VERSIONS)
 
 .PHONY: test demo bench unit lint fuzz mutate soak format deb dist image-layout test-packages test-core \
-	test-monitoring test-report test-clients test-matrix
+	test-monitoring test-report test-clients test-matrix test-storm

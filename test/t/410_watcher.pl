@@ -215,8 +215,13 @@ sub wake_ups
 	$node->wait_for_log(qr/session with PID $pid did not exit within 10 s of SIGTERM/, $log);
 	sleep 1;
 	is($node->log_count(qr/session with PID $pid did not exit/, $log), 1, 'the worker logs once that a stopped backend did not exit');
+	kill 'TERM', $worker;
+	ok(defined $node->wait_for_exit($worker, 5), 'the worker exits');
 	kill 'CONT', $pid;
 	ok(defined $node->wait_for_exit($pid, 5), 'the stopped backend exits once it runs again');
+	is_deeply(cause_of($stopped), [ 'dead_after', 'dead' ], 'its event has cause dead_after and the policy, although the worker has exited');
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'});
+	$worker = $node->worker_pid;
 	$host->restore;
 }
 

@@ -8,7 +8,6 @@
 #include "pg/session/own_slot.hpp"
 #include "pg/session/record.hpp"
 #include "pg/settings.hpp"
-#include "pg/shared/state.hpp"
 #include "pg/text.hpp"
 
 #include <csignal>
@@ -118,14 +117,14 @@ bool authentication_has_failed()
 	        get_timeout_indicator(STATEMENT_TIMEOUT, false));
 }
 
-// What the watcher decided about this session, if the SIGTERM was the watcher's.
+// What the watcher decided about this session, if the SIGTERM was the watcher's.  The
+// worker may have exited since.
 WatcherVerdict watcher_verdict(const Session &session)
 {
-	std::uint32_t worker = pg_atomic_read_u32(&shared->worker);
 	PeerObservation observation;
-	if (worker == 0 || ProcGlobal->allProcs[worker - 1].pid != sigterm_sender ||
-	    !my_slot->observation.read(observation) || observation.pid != session.pid ||
-	    observation.started != session.started)
+	if (!my_slot->observation.read(observation) || observation.pid != session.pid ||
+	    observation.started != session.started ||
+	    observation.decided_by != sigterm_sender)
 		return WatcherVerdict::none;
 	return observation.verdict;
 }

@@ -71,6 +71,7 @@ struct PeerObservation
 	std::uint64_t bytes_acked;    // at stalled_since
 	std::uint8_t answered_probes; // see ConnectionSnapshot
 	WatcherVerdict verdict;       // published before the backend is signalled
+	std::int32_t decided_by;      // pid of the worker that came to the verdict
 	std::uint8_t signals;         // how often it was signalled
 	bool found;                   // the kernel has shown the socket
 	std::uint8_t would_end;       // bit per WatcherVerdict: log_only has told of it

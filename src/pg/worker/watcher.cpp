@@ -344,6 +344,7 @@ void look_at(const WatchedSession &watched, const SocketFacts &seen, std::int64_
 		watched.slot->observation.write(observation);
 		return;
 	}
+	observation.decided_by = MyProcPid;
 	log_ending(watched, observation, at_last, now);
 	terminate(watched, observation, now);
 }

@@ -26,7 +26,7 @@ open my $records, '>', $file or die "$file: $!";
 $records->autoflush;
 $out->autoflush;
 
-# --- records ------------------------------------------------------------------------------
+# --- records ----------------------------------------------------------------------------
 
 my $json = JSON::PP->new->canonical;
 
@@ -49,7 +49,7 @@ sub deed
 	return;
 }
 
-# --- a plan ----------------------------------------------------------------------------------
+# --- a plan -----------------------------------------------------------------------------
 
 my ($start, $last_round);
 my @plan;
@@ -84,7 +84,7 @@ sub run_plan
 	return;
 }
 
-# --- servers and hosts --------------------------------------------------------------------------
+# --- servers and hosts ------------------------------------------------------------------
 
 my $network = KeepaliveGuard::Network->new;
 my ($steady, $clients, $silent, $flaky, $restarted, $unreachable, $wal, $slow, $pool) =
@@ -130,7 +130,8 @@ $node->policy(name => 'walsenders', backend => 'replication', client => $wal->ad
 $node->policy(name => 'steady', role => 'steady', tcp_keepalives_idle => '60s');
 $node->policy(name => 'team', role => '+team', tcp_keepalives_idle => '70s');
 $node->policy(name => 'baseline', priority => 1000, tcp_keepalives_idle => '300s', tcp_keepalives_interval => '30s');
-$node->policy(name => "noise $_", role => "/^noise_$_", database => 'nowhere', client => "192.0.2.$_/32", tcp_keepalives_idle => '90s')
+$node->policy(name => "noise $_", role => "/^noise_$_", database => 'nowhere', client => "192.0.2.$_/32",
+	tcp_keepalives_idle => '90s')
   foreach 1 .. 40;
 $node->wait_for_policies;
 
@@ -182,8 +183,7 @@ sub psql
 sub session
 {
 	my ($host, $role, %options) = @_;
-	my $session = $node->session(host => $host, user => $role, %options);
-	return $session;
+	return $node->session(host => $host, user => $role, %options);
 }
 
 # In how many seconds, at most, keepalive_status() promises to find that a client is gone.
@@ -234,7 +234,7 @@ sub terminate_all
 	return;
 }
 
-# --- load that stays ------------------------------------------------------------------------------
+# --- load that stays --------------------------------------------------------------------
 
 my @steady = map { session($steady, 'steady') } 1 .. 55;
 push @steady, map { session($steady, 'steady', ipv6 => 1) } 1 .. 10;
@@ -259,9 +259,10 @@ my %program = (
 	tpcb => pgbench($steady, 'tpcb', 'steady', @server, '-c', 4, '-R', 2),
 	churn => pgbench($clients, 'churn', 'churn', $clients->server, @server[ 1, 2 ], '-S', '-C', '-c', 2, '-R', 1),
 	psycopg2 => KeepaliveGuard::Program->start(
-		[ $steady->command('python3', '-c', <<'END', "host=$server[0] port=$server[1] user=steady dbname=postgres application_name=psycopg2 keepalives_idle=10") ]));
+		[ $steady->command('python3', '-c', <<'END', $server[0], $server[1]) ]));
 import sys, time, psycopg2
-connections = [psycopg2.connect(sys.argv[1]) for _ in range(10)]
+connections = [psycopg2.connect(host=sys.argv[1], port=sys.argv[2], user="steady", dbname="postgres",
+                                application_name="psycopg2", keepalives_idle=10) for _ in range(10)]
 while True:
     for connection in connections:
         connection.cursor().execute("SELECT count(*) FROM pg_class")
@@ -325,7 +326,7 @@ sub start_receivewal
 }
 start_receivewal();
 
-# --- faults -------------------------------------------------------------------------------------------
+# --- faults -----------------------------------------------------------------------------
 
 my $faults = 0;
 
@@ -541,7 +542,7 @@ fault(sub {
 	});
 });
 
-# --- changes ----------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------
 
 my $edits = 0;
 
@@ -618,7 +619,7 @@ repeatedly(20, sub {
 	return 60;
 });
 
-# --- observation ------------------------------------------------------------------------------------------
+# --- observation ------------------------------------------------------------------------
 
 my %query = (
 	status => 'SELECT * FROM keepalive_status()',
@@ -637,7 +638,7 @@ repeatedly(1, sub {
 });
 
 my (%event_seen, $events);
-my @event_columns = qw(pid cause application_name usename client_port backend_type policies state silent_for detail);
+my @event_columns = qw(pid cause application_name usename client_port policies state detail);
 
 sub read_events
 {
@@ -666,7 +667,8 @@ sub memory
 }
 
 my %process = (
-	postmaster => slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr, idle => $idle->pid, busy => $busy->{pid}, monitoring => $monitor->pid,
+	postmaster => slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr,
+	idle => $idle->pid, busy => $busy->{pid}, monitoring => $monitor->pid,
 	'standby worker' => $standby->worker_pid);
 repeatedly(4, sub {
 	my ($worker, $shown, $active) = @{ $sampler->query(<<'END')->[0] };
@@ -682,7 +684,8 @@ END
 	}
 	my %kb = map { ($_ => scalar memory($process{$_})) } keys %process;
 	$kb{worker} = memory($worker) if $worker;
-	record('sample', worker => $worker, sessions => 0 + $shown, activity => 0 + $active, fds => $fds, ticks => $ticks, memory => \%kb,
+	record('sample', worker => $worker, sessions => 0 + $shown, activity => 0 + $active,
+		fds => $fds, ticks => $ticks, memory => \%kb,
 		load => 0 + (split ' ', slurp_file('/proc/loadavg'))[0],
 		lines => $node->log_count(qr/lost connection to client/, $log_start));
 	return 10;
@@ -697,7 +700,7 @@ sub log_problems
 {
 	return map { substr $_, 0, 300 }
 	  grep { !/"keepalive_guard worker" .* exited with exit code 1$/ }
-	  grep { /PANIC|TRAP|terminated by signal|keepalive_guard.*(?:WARNING|ERROR)|(?:WARNING|ERROR):  keepalive_guard|exited with exit code/ }
+	  grep { /PANIC|TRAP|terminated by signal|exited with exit code|(?:WARNING|ERROR):  keepalive_guard/ }
 	  map { split /\n/, slurp_file($_->logfile, $_ == $node ? $log_start : 0) } $node, $standby;
 }
 
@@ -708,7 +711,7 @@ unless (eval { run_plan(); 1 })
 	exit 0;
 }
 
-# --- the end ---------------------------------------------------------------------------------------------
+# --- the end ----------------------------------------------------------------------------
 
 check_runs('pooled');
 $program{pooled}->stop;

@@ -123,6 +123,24 @@ $go_on->();
 ok(defined $node->wait_for_exit($stopped->pid, 10), 'a stopped session whose client has gone ends');
 is(apply('5s')->{pending}, 0, 'it is not pending any more');
 
+# --- the worker is stopped while it writes what a session should have ------------------------
+
+{
+	my $session = $node->session(host => $host, user => 'stopped_app');
+	my $idle = 500;
+	my $slot = KeepaliveGuard::SlotMemory->new($session->pid, 'stopped_app');
+	my $end_writing = $slot->begin_to_write_wanted(sub {
+		$idle += 100;
+		$admin->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '$idle s'");
+		$node->wait_for_policies;
+	});
+	$session->terminate;
+	sleep 0.5;
+	$end_writing->();
+	ok(defined $node->wait_for_exit($session->pid, 10), 'a session ends once the worker goes on');
+	is($admin->value('SELECT policies[1] FROM keepalive_events() WHERE pid = ' . $session->pid), 'app', 'its event has its policy');
+}
+
 # --- dead_after -------------------------------------------------------------------
 
 # The only session to watch, so the worker would sleep if it took the slot for a free one.

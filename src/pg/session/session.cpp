@@ -89,16 +89,23 @@ int install_update_signal()
 	return 0;
 }
 
+// Waits for a worker that has been preempted while it writes: Versioned::read() would
+// give up, and the session would be recorded without policies.
+Wanted last_wanted()
+{
+	SpinLockAcquire(&my_slot->handover);
+	Wanted wanted = my_slot->wanted.value;
+	SpinLockRelease(&my_slot->handover);
+	return wanted;
+}
+
 void record_session(int, Datum)
 {
 	if (my_slot == nullptr)
 		return;
 	if (own_session.update_signal != 0)
 		signal(own_session.update_signal, SIG_IGN);
-	Wanted wanted;
-	if (!my_slot->wanted.read(wanted))
-		wanted = {};
-	record_end(own_session, wanted, classify_disconnect(own_session, MyProcPort),
+	record_end(own_session, last_wanted(), classify_disconnect(own_session, MyProcPort),
 	           MyProcPort);
 }
 

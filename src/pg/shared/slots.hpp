@@ -80,7 +80,8 @@ struct PeerObservation
 
 struct alignas(64) Slot
 {
-	slock_t handover; // held to free the slot, and by the worker to write `wanted`
+	// Held to free the slot, by the worker to write `wanted`, and to read the last one.
+	slock_t handover;
 	Versioned<Session> session;
 	Versioned<Wanted> wanted;
 	Versioned<PeerObservation> observation;

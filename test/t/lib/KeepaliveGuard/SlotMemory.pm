@@ -33,6 +33,45 @@ sub set_sequence
 	return;
 }
 
+# Writes as the worker does when it begins to write what the session should have: the
+# spinlock is held, and the sequence number of Versioned<Wanted> is odd.  The code must make
+# the worker write twice.  Returns a function that undoes it.
+sub begin_to_write_wanted
+{
+	my ($self, $has_written) = @_;
+	my @before = $self->_words;
+	$has_written->();
+	my @once = $self->_words;
+	$has_written->();
+	my @twice = $self->_words;
+	my @changed = grep { $_ > 0 && $once[$_] - $before[$_] == 2 && $twice[$_] - $once[$_] == 2 } 0 .. $#before;
+	die scalar(@changed) . ' sequence numbers found' unless @changed == 1;
+	my $at = 4 * $changed[0];
+	$self->_write(-8, pack 'C', 1);
+	$self->_write($at, pack 'L<', $twice[ $changed[0] ] + 1);
+	return sub {
+		$self->_write($at, pack 'L<', $twice[ $changed[0] ] + 2);
+		$self->_write(-8, pack 'C', 0);
+	};
+}
+
+# The slot from its first sequence number on.
+sub _words
+{
+	my ($self) = @_;
+	sysread($self->_memory('<'), my $bytes, 1024) // die "mem: $!";
+	return unpack 'L<*', $bytes;
+}
+
+sub _write
+{
+	my ($self, $offset, $bytes) = @_;
+	my $memory = $self->_memory('+<');
+	sysseek $memory, $self->{address} + $offset, SEEK_SET;
+	syswrite($memory, $bytes) // die "mem: $!";
+	return;
+}
+
 sub _memory
 {
 	my ($self, $mode) = @_;

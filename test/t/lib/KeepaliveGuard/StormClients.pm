@@ -108,9 +108,9 @@ sub start_reader
 			my $memory = eval { private_memory($session->pid) };
 			push @kilobytes, $memory->{kilobytes} if $memory;
 		}
-		# The most in the second half of the queries and in the first: malloc keeps what
-		# the largest result needed.
-		my $grown = max(@kilobytes) - max(@kilobytes[ 0 .. $#kilobytes / 2 ]);
+		# The most in the second half of the queries and in the first.
+		my @first_half = @kilobytes[ 0 .. @kilobytes / 2 ];
+		my $grown = max(@kilobytes) - max(grep { defined } @first_half);
 		$self->_enter(time, $session->pid, 0, 'reader', "reads: $reads, $grown kB");
 		$session->terminate unless $lost;
 	});

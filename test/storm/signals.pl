@@ -366,8 +366,15 @@ is_deeply(\@missing, [], 'a stopped worker: all sessions have the last edit with
 my $sum = 'SELECT count(*), md5(string_agg(i || t, \',\' ORDER BY i)) FROM replicated';
 my $expected = join ' ', @{ $admin->query($sum)->[0] };
 my $there = $subscriber->unix_session;
-my $got;
-seconds_until(30, sub { ($got = join ' ', @{ $there->query($sum)->[0] }) eq $expected });
+my ($got, $rows, $progress) = ('', -1, time);
+until ($got eq $expected || time > $progress + 30)
+{
+	$got = join ' ', map { $_ // '' } @{ $there->query($sum)->[0] };
+	my ($now) = $got =~ /^(\d+)/;
+	$progress = time if $now > $rows;
+	$rows = $now;
+	sleep 0.2;
+}
 is($got, $expected, "logical replication: all of $replicated rows are there");
 
 my $last = $admin->value('SELECT pg_walfile_name(pg_current_wal_lsn())');

@@ -249,9 +249,13 @@ _kind 'missing files' => sub {
 
 # --- timeouts, locks, cancelling --------------------------------------------------------
 
+# These sessions end after each round.  One whose only interrupts are cancelled statements
+# never comes to ProcessProcSignalBarrier() (ProcessInterrupts() raises the error before
+# that), and DROP DATABASE waits for it.
+
 _kind 'statement_timeout' => sub {
 	my ($self) = @_;
-	my $s = $self->session;
+	my $s = $self->{node}->session(user => 'worker');
 	$s->query(q{SET statement_timeout = '400ms'});
 	foreach my $sql ('SELECT pg_sleep(60)', 'DO $$BEGIN LOOP END LOOP; END$$')
 	{
@@ -263,7 +267,7 @@ _kind 'statement_timeout' => sub {
 
 _kind 'lock_timeout, deadlock_timeout' => sub {
 	my ($self) = @_;
-	my ($first, $second) = map { $self->session($_) } 1, 2;
+	my ($first, $second) = map { $self->{node}->session(user => 'worker') } 1, 2;
 	$first->query('BEGIN; LOCK TABLE lock_a');
 	$second->query(q{BEGIN; SET LOCAL lock_timeout = '300ms'; LOCK TABLE lock_b});
 	my $started = time;

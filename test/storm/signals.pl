@@ -12,7 +12,6 @@ use strict;
 use warnings;
 
 use File::Compare 'compare';
-use JSON::PP qw(decode_json encode_json);
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::KernelSockets 'client_socket';
 use KeepaliveGuard::Settings qw(kernel_values_of seconds_until);
@@ -161,17 +160,33 @@ like($signal, qr/^\d+$/, "the update signal is real-time signal $signal");
 
 # --- processes that take over the pids of sessions --------------------------------------------
 
-# In a process of its own: sessions start and end, and a process that counts signals takes
-# over the pid of each.  Writes a line for each signal that such a process gets, and at the
-# end the number of processes.  If the worker's pid is given, the worker is stopped meanwhile, wherever it is.
-sub start_canaries
+# Runs code in a process of its own, which writes to a pipe.
+sub start_process
 {
-	my ($until, $worker) = @_;
+	my ($code) = @_;
 	pipe my $from, my $to or die "pipe: $!";
 	my $pid = fork // die "fork: $!";
 	return { pid => $pid, from => $from } if $pid;
-
 	close $from;
+	eval { $code->($to); 1 } or syswrite $to, "error: $@";
+	POSIX::_exit(0); # skips the END blocks of the test
+}
+
+sub output_of
+{
+	my ($process) = @_;
+	local $/ = undef;
+	my $text = readline($process->{from}) // '';
+	waitpid $process->{pid}, 0;
+	return $text;
+}
+
+# Sessions start and end, and a process that counts signals takes over the pid of each.
+# Writes a line for each signal that such a process gets, and at the end the number of
+# processes.  If the worker's pid is given, the worker is stopped meanwhile, wherever it is.
+sub take_pids
+{
+	my ($to, $until, $worker) = @_;
 	my $canary = sub {
 		my ($number, $info) = @_;
 		syswrite $to, "signal $number from process $info->{pid}\n";
@@ -181,7 +196,7 @@ sub start_canaries
 	my ($taken, $lost, @living) = (0, 0);
 	while (time < $until)
 	{
-		my @sessions = map { $node->session(user => 'worker') } 1 .. ($worker ? 20 : 3);
+		my @sessions = eval { map { $node->session(user => 'worker') } 1 .. ($worker ? 20 : 3) } or last;
 		my @pids = map { $_->pid } @sessions;
 		kill 'STOP', $worker if $worker;
 		$_->vanish foreach @sessions;
@@ -200,11 +215,11 @@ sub start_canaries
 		end_process(shift @living) while @living > 40;
 	}
 	# The last one shows that signals are seen.
-	kill $signal, $living[-1];
+	kill $signal, $living[-1] if @living;
 	sleep 0.3;
 	end_process($_) foreach @living;
-	syswrite $to, "own process $$\n$taken taken, $lost not taken\n";
-	POSIX::_exit(0);
+	syswrite $to, "own process $$\n$taken taken, $lost not taken\n$@";
+	return;
 }
 
 sub end_process
@@ -226,15 +241,11 @@ sub is_session
 	return (caught_signals($pid) // '') eq $signal;
 }
 
-# In a process of its own: sends the signal to all sessions, and very often to one after
-# another.  A session ends while it gets them.  Writes how many were sent.
-sub start_sender
+# Sends the signal to all sessions, and very often to one after another.  A session ends
+# while it gets them.  Writes how many were sent.
+sub send_signals
 {
-	my ($until) = @_;
-	pipe my $from, my $to or die "pipe: $!";
-	my $pid = fork // die "fork: $!";
-	return { pid => $pid, from => $from } if $pid;
-
+	my ($to, $until) = @_;
 	my $session = $node->unix_session;
 	my ($began, $tries, $sent, $next_look, %process, @all) = (time, 0, 0, 0);
 	while (time < $until)
@@ -264,7 +275,7 @@ sub start_sender
 		sleep 0.002;
 	}
 	syswrite $to, "$sent\n";
-	POSIX::_exit(0);
+	return;
 }
 
 # No process got a signal except the one that the test sent to itself.
@@ -279,14 +290,6 @@ sub only_own_signal
 	return;
 }
 
-sub output_of
-{
-	my ($process) = @_;
-	waitpid $process->{pid}, 0;
-	local $/ = undef;
-	return readline($process->{from}) // '';
-}
-
 # --- the storms ---------------------------------------------------------------------------------
 
 my $replicated = 0;
@@ -297,8 +300,8 @@ sub storm
 	my ($first_edit, $began, $until) = ($edits, time, time + $seconds);
 	my $from = $node->log_end;
 	my $work = KeepaliveGuard::Workloads->start($node, $until);
-	my $canaries = start_canaries($until);
-	my $sender = $sends && start_sender($until);
+	my $canaries = start_process(sub { take_pids($_[0], $until) });
+	my $sender = $sends && start_process(sub { send_signals($_[0], $until) });
 	my @before = handled();
 	@missing = ();
 	my ($looks, $longest, $most_sessions, $sessions) = (0, 0, 0, 0);
@@ -320,7 +323,7 @@ sub storm
 	my @after = handled();
 	my $took = time - $began;
 	my $results = $work->finish;
-	my $sent = $sender ? output_of($sender) + 0 : 0;
+	my $sent = $sender ? output_of($sender) =~ s/\n$//r : 0;
 	my $canary = output_of($canaries);
 
 	foreach my $kind (sort keys %$results)
@@ -354,7 +357,7 @@ storm('signals', 1);
 
 # The worker is stopped between its look at a slot and the signal, among other places.
 my $until = time + $seconds / 4;
-my $canaries = start_canaries($until, $worker);
+my $canaries = start_process(sub { take_pids($_[0], $until, $worker) });
 edit(20) while time < $until;
 only_own_signal('a stopped worker', output_of($canaries));
 @missing = ();
@@ -402,7 +405,7 @@ my $expected_lines = join '|',
   'terminating connection due to (?:administrator command|idle-\S+ timeout|idle\S* timeout|transaction timeout)',
   'role "missing" does not exist', 'database (?:"missing"|\d+) does not exist',
   'LOG:  could not (?:send data to|receive data from) client|FATAL:  connection to client lost',
-  'canceling autovacuum task|WARNING:  keepalive policy "all": \w+ is \S+, most likely a number of milliseconds';
+  'canceling autovacuum task|terminating autovacuum process|WARNING:  keepalive policy "all": \w+ is \S+, most likely a number of milliseconds';
 foreach my $server ($node, $subscriber)
 {
 	my @lines = grep { !/$expected_lines/ }

@@ -56,8 +56,8 @@ sub bracket_pairs
 	return \%closed_by;
 }
 
-# The statements that end in a semicolon and are not declarations of types or constants:
-# pairs of the indexes of their first token and of the semicolon.
+# The statements that end in a semicolon: pairs of the indexes of their first token and of
+# the semicolon.
 sub statements
 {
 	my @tokens = @_;
@@ -154,6 +154,8 @@ sub mutants
 		}
 	}
 
+	# Nothing compiles without a declaration, so these are not left out.
+	my $declaration = qr/^(?!return\b|throw\b|delete\b)[\w:]+(?:<.*>)?\s+[*&]?\w+\s*[={;(\[]/;
 	foreach (statements(@tokens))
 	{
 		my ($first, $last) = map { $tokens[$_] } @$_;
@@ -162,7 +164,7 @@ sub mutants
 			my ($from, $to) = ($tokens[ $_->[0] + 1 ]{start}, $last->{start});
 			push @edits, [ $from, $to, '!(' . substr($text, $from, $to - $from) . ')' ];
 		}
-		else
+		elsif (substr($text, $first->{start}, $last->{end} - $first->{start}) !~ $declaration)
 		{
 			push @edits, [ $first->{start}, $last->{start}, '' ];
 		}

@@ -117,6 +117,11 @@ TEST(IdlePath, AllowsForProbesBeforeAChangeOfOptions)
 	changed = path(PathEnd::unanswered, 95'000, 94'900, 3);
 	changed.options_changed = 94'890;
 	EXPECT_EQ(path_evidence(changed).outcome, PathOutcome::lost);
+	// An eighth of the idle time lies between the last receipt and the options.
+	changed.options_changed = 87'400;
+	EXPECT_EQ(path_evidence(changed).outcome, PathOutcome::lost);
+	changed.options_changed = 87'399;
+	EXPECT_EQ(path_evidence(changed), untold);
 }
 
 TEST(IdlePath, CountsNoLossWithoutAnUnansweredProbe)

@@ -34,8 +34,8 @@ TEST(KernelSettings, AreReadFromFiles)
 	tree.write("proc/sys/net/ipv4/tcp_mem", "1\t2\t3\n");
 	tree.write("proc/sys/net/core/somaxconn", "4096\n");
 	tree.write("proc/self/net/sockstat", "sockets: used 11\n"
-	                                "TCP: inuse 5 orphan 1 tw 2 alloc 7 mem 3\n"
-	                                "UDP: inuse 9 mem 0\n");
+	                                     "TCP: inuse 5 orphan 1 tw 2 alloc 7 mem 3\n"
+	                                     "UDP: inuse 9 mem 0\n");
 	tree.write("proc/self/net/sockstat6", "TCP6: inuse 4\n");
 	const auto rows = kernel_settings(tree.root());
 

@@ -152,9 +152,10 @@ TEST(ProcNetFile, FiltersByPortAndSkipsInvalidLines)
 {
 	const Tree tree;
 	tree.write("proc/self/net/tcp", std::string(header) + listener_line + "rubbish\n" +
-	                               probing_line + "   0: 0000");
+	                                    probing_line + "   0: 0000");
 	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {}).size(), 2U);
-	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {5432, 1}).size(), 2U);
+	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {5432, 1}).size(),
+	          2U);
 	EXPECT_EQ(read_proc_net_file(tree.root() + "/proc/self/net/tcp", {5433}).size(), 0U);
 	EXPECT_EQ(read_proc_net({}, tree.root()).size(), 2U) << "without tcp6";
 	tree.write("proc/self/net/tcp6", std::string(header) + v6_line);

@@ -114,7 +114,6 @@ Connection make_connection(const char *database, const char *role, std::uint8_t 
 	connection.backend = backend;
 	if (family == 4)
 	{
-		std::memcpy(connection.address.data(), address, 4);
 		connection.ipv4 = load32(address);
 		connection.has_ipv4 = true;
 	}

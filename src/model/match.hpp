@@ -20,7 +20,7 @@ struct Connection
 	const char *role;
 	std::uint64_t database_hash;
 	std::uint64_t role_hash;
-	std::array<std::uint8_t, 16> address; // network byte order
+	std::array<std::uint8_t, 16> address; // network byte order, where family is 6
 	std::uint32_t ipv4;                   // host byte order, where has_ipv4
 	std::uint8_t family;                  // 0: Unix socket, 4, 6
 	bool has_ipv4;                        // family 4, or an IPv4-mapped address

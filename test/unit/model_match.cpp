@@ -264,6 +264,15 @@ TEST(Order, ComparesRoleAndDatabaseSecond)
 	EXPECT_TRUE(ordered(both, neither));
 }
 
+TEST(Order, ComparesBackendThird)
+{
+	const Row database("c", "app"), backend("b", "", "", {}, BackendKind::replication),
+		network_only("a", "", "", network("10.0.0.1", 32));
+	EXPECT_TRUE(ordered(database, backend));
+	EXPECT_TRUE(ordered(backend, network_only));
+	EXPECT_TRUE(ordered(Row("a", "", "", {}, BackendKind::client), backend));
+}
+
 TEST(Order, ComparesPrefixLengthThenName)
 {
 	const Row v4_32("e", "", "", network("10.0.0.1", 32)),

@@ -25,6 +25,8 @@ TEST(NearName, prefers_a_name_that_differs_in_case_only)
 {
 	EXPECT_EQ(near("App", {"ape", "APP", "apps", "app"}), "APP");
 	EXPECT_EQ(near("BILLING", {"BILLINGS", "billing"}), "billing");
+	EXPECT_EQ(near("AZ", {"az"}), "az");
+	EXPECT_EQ(near("@[", {"`{"}), ""); // the neighbours of A and Z
 }
 
 TEST(NearName, takes_the_fewest_edits)

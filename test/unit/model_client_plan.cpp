@@ -143,6 +143,9 @@ TEST(ClientPlan, NodeHasItsOwnProbes)
 	EXPECT_EQ(row.idle,
 	          detection({true, 18, 1, 10, 0, 0, 0, 0, 0}, KernelLimits()).idle.latest);
 	EXPECT_STREQ(row.needs, "sysctl");
+	// They do not end in time, however soon they begin.
+	EXPECT_EQ(row_of("node-postgres", {10000, std::nullopt, false}).idle,
+	          detection({true, 1, 1, 10, 0, 0, 0, 0, 0}, KernelLimits()).idle.latest);
 }
 
 TEST(ClientPlan, LeavesNoPlaceholder)

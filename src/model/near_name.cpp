@@ -62,8 +62,6 @@ NearName search_near_name(const char *wanted) noexcept
 void offer_name(NearName &search, const char *name) noexcept
 {
 	const int length = static_cast<int>(strnlen(name, name_bytes - 1));
-	if (std::abs(length - search.length) >= search.limit)
-		return;
 	const int away =
 		length == search.length && equal_but_for_case(name, search.wanted, length)
 			? same_but_for_case

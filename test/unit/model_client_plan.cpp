@@ -203,6 +203,15 @@ TEST(ClientPlan, HasTheExpectedTexts)
 	EXPECT_STREQ(row_of("tokio-postgres", intent).settings,
 	             "keepalives=1 keepalives_idle=18 keepalives_interval=5 "
 	             "keepalives_retries=6 tcp_user_timeout=32 connect_timeout=59");
+	EXPECT_STREQ(
+		row_of("PgBouncer", intent).settings,
+		"tcp_keepalive = 1\ntcp_keepidle = 18\ntcp_keepintvl = 5\ntcp_keepcnt = 6\n"
+		"tcp_user_timeout = 32000\nserver_connect_timeout = 59\n"
+		"query_wait_timeout = 58\n");
+	EXPECT_STREQ(row_of("HAProxy, to servers", intent).settings,
+	             "option srvtcpka\nsrvtcpka-idle 18s\nsrvtcpka-intvl 5s\nsrvtcpka-cnt 6\n"
+	             "timeout connect 14750ms\nretries 3\n"
+	             "# append to each server line: tcp-ut 32000ms\n");
 	EXPECT_STREQ(row_of("node-postgres", intent).settings,
 	             "keepAlive: true, keepAliveInitialDelayMillis: 18000, "
 	             "connectionTimeoutMillis: 59000");

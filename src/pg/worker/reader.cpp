@@ -154,7 +154,6 @@ void read_policies()
 	StartTransactionCommand();
 	if (!in_policy_database())
 		proc_exit(0); // it was renamed, as a standby sees it
-	PushActiveSnapshot(GetTransactionSnapshot());
 	pgstat_report_activity(STATE_RUNNING, "reading keepalive policies");
 
 	PolicyList list = {};
@@ -162,6 +161,9 @@ void read_policies()
 	bool trigger_fires = true;
 	Oid oid = policy_table();
 	Relation table = OidIsValid(oid) ? try_relation_open(oid, AccessShareLock) : nullptr;
+	// After the lock: an older snapshot does not see the rows that a transaction inserts
+	// after its TRUNCATE, and the table would be empty.
+	PushActiveSnapshot(GetTransactionSnapshot());
 	if (table == nullptr)
 		state = OidIsValid(get_extension_oid("keepalive_guard", true))
 		            ? PolicyState::no_table

@@ -38,6 +38,20 @@ sub start_standby
 	return ($standby, $session);
 }
 
+# Ends recovery while a process is stopped, and then lets it continue.  From 19 on,
+# recovery has replayed everything by then, and waits for the process.
+sub promote_with_stopped
+{
+	my ($standby, $pid) = @_;
+	$standby->safe_psql('postgres', 'SELECT pg_promote(wait => false)');
+	ok($standby->poll_query_until('postgres', <<'END'), 'everything is replayed');
+SELECT NOT pg_is_in_recovery() OR EXISTS (SELECT FROM pg_stat_activity
+    WHERE backend_type = 'startup' AND wait_event = 'ProcSignalBarrier')
+END
+	kill 'CONT', $pid;
+	return;
+}
+
 # --- promotion ------------------------------------------------------------------------
 
 # As it is in practice: within the second in which the reader does not look.
@@ -57,9 +71,7 @@ my $reader = pid_of($standby, 'policy reader');
 kill 'STOP', $reader;
 set_idle(23);
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
-$standby->promote;
-ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'recovery has ended');
-kill 'CONT', $reader;
+promote_with_stopped($standby, $reader);
 ok(defined wait_for_kernel($session, { idle => 23 }, 5), 'the policy reader notices the end of recovery');
 $standby->stop;
 
@@ -72,9 +84,7 @@ kill 'TERM', $reader;
 ok(defined $standby->wait_for_exit($reader, 10), 'the policy reader is terminated');
 set_idle(24);
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
-$standby->promote;
-ok($standby->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()'), 'recovery has ended');
-kill 'CONT', $worker;
+promote_with_stopped($standby, $worker);
 ok(defined wait_for_kernel($session, { idle => 24 }, 5), 'the worker notices the end of recovery');
 $standby->stop;
 

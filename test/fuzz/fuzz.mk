@@ -5,12 +5,48 @@ FUZZ_CXX = clang++ -std=c++17 -O1 -g $(WARNINGS) -fno-sanitize-recover=all -Isrc
 FUZZ_SOURCES = $(wildcard src/model/*.cpp) $(addprefix src/kernel/,\
 	inet_diag.cpp proc_net.cpp socket.cpp tcp_info.cpp)
 
+# Half the time of a plan would go into telling libFuzzer about comparisons of numbers.
+build/fuzz/src/model/%.o: FUZZ_CXX += -fno-sanitize-coverage=trace-cmp
 build/fuzz/src/%.o: src/%.cpp
 	@mkdir -p $(@D)
 	$(FUZZ_CXX) -fsanitize=fuzzer-no-link,address,undefined $(NL_CFLAGS:-I%=-isystem %) -MMD -MP -c -o $@ $<
 build/fuzz/%: test/fuzz/%.cpp $(wildcard test/fuzz/*.hpp) $(FUZZ_SOURCES:%.cpp=build/fuzz/%.o)
 	$(FUZZ_CXX) -fsanitize=fuzzer,address,undefined $(NL_CFLAGS:-I%=-isystem %) -o $@ $(filter %.cpp %.o,$^) $(NL_LIBS)
 -include $(FUZZ_SOURCES:%.cpp=build/fuzz/%.d)
+
+# diag_reply without one of the bounds of its reader.
+build/fuzz/planted_kernel.cpp: src/kernel/inet_diag.cpp test/fuzz/fuzz.mk
+	@mkdir -p $(@D)
+	sed 's|std::min(\(length / sizeof(std::uint32_t)\), facts.memory.size())|\1|' $< >$@
+	! cmp -s $< $@
+build/fuzz/planted_kernel: build/fuzz/planted_kernel.cpp test/fuzz/diag_reply.cpp \
+		$(filter-out %/inet_diag.o,$(FUZZ_SOURCES:%.cpp=build/fuzz/%.o))
+	$(FUZZ_CXX) -fsanitize=fuzzer,address,undefined $(NL_CFLAGS:-I%=-isystem %) -o $@ $^ $(NL_LIBS)
 .SECONDARY: $(FUZZ_SOURCES:%.cpp=build/fuzz/%.o)
-fuzzers: $(FUZZERS)
+
+# Those of test/fuzz/server run in a backend: one library with all of the extension,
+# preloaded in its place.  INSTRUMENTED is what they are about.
+INSTRUMENTED = $(addprefix src/,pg/endpoint.cpp pg/text.cpp pg/functions/datums.cpp kernel/socket.cpp \
+	pg/policy/matching.cpp pg/policy/row.cpp pg/policy/table.cpp model/match.cpp model/regex_size.cpp)
+SERVER_FUZZ_SOURCES = $(INSTRUMENTED) $(wildcard test/fuzz/server/*.cpp)
+# -fwrapv and -fno-strict-aliasing: as the extension is built.
+SERVER_FUZZ_CXX = clang++ -std=c++17 -O1 -g $(WARNINGS) -fwrapv -fno-strict-aliasing -fPIC \
+	-fvisibility=hidden -shared-libasan -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize=vptr,function -fno-sanitize-recover=all
+FUZZ_DRIVER = $(shell clang --print-file-name=libclang_rt.fuzzer_no_main-$$(uname -m).a)
+
+# -Bsymbolic: coverage is for libFuzzer, and not for the functions of the same names in
+# AddressSanitizer's library, which is loaded first.
+build/fuzz_server/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(SERVER_FUZZ_CXX) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+build/fuzz_server/keepalive_guard.so: $(SERVER_FUZZ_SOURCES:%.cpp=build/fuzz_server/%.o) \
+		$(filter-out $(INSTRUMENTED:.cpp=.o),$(OBJS))
+	$(SERVER_FUZZ_CXX) -shared -Wl,-Bsymbolic -o $@ $^ $(FUZZ_DRIVER) $(SHLIB_LINK) -lstdc++
+build/fuzz_server/no_catalogs.so: test/fuzz/server/no_catalogs.c
+	@mkdir -p $(@D)
+	$(CC) $(WARNINGS) -shared -fPIC -o $@ $<
+-include $(SERVER_FUZZ_SOURCES:%.cpp=build/fuzz_server/%.d)
+
+fuzzers: $(FUZZERS) build/fuzz/planted_kernel build/fuzz_server/keepalive_guard.so build/fuzz_server/no_catalogs.so
 .PHONY: fuzzers

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -72,10 +73,13 @@ class Input
 };
 
 // Ends the fuzzer, which then writes the input to a file.
-inline void require(bool condition)
+inline void require(bool condition, const char *file = __builtin_FILE(),
+                    int line = __builtin_LINE())
 {
-	if (!condition)
-		std::abort();
+	if (condition)
+		return;
+	std::fprintf(stderr, "%s:%d: not as required\n", file, line);
+	std::abort();
 }
 
 } // namespace guard::fuzz

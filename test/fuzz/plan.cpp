@@ -32,10 +32,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
 	require(plan.settings.count >= 1 && plan.settings.count <= 127);
 	PlanTexts texts;
 	require(plan_texts(plan, intent, "keepalive_policy", &texts));
-	for (std::size_t i = 0; i < client_plan_count(); ++i)
-	{
-		ClientPlan client;
-		require(client_plan(plan, i, &client));
-	}
+	ClientPlan client;
+	require(client_plan(plan, input.between<std::size_t>(0, client_plan_count() - 1),
+	                    &client));
+	require(std::memchr(client.settings, 0, sizeof(client.settings)) != nullptr);
 	return 0;
 }

@@ -62,6 +62,8 @@ TEST(Cover, OfAPrefixCoversLongerPrefixes)
 	EXPECT_FALSE(covers(ipv4(10, 1, 0, 0, 16), ipv4(10, 2, 2, 0, 24)));
 	EXPECT_TRUE(covers(ipv4(10, 0, 0, 0, 13), ipv4(10, 7, 0, 0, 16)));
 	EXPECT_FALSE(covers(ipv4(10, 0, 0, 0, 13), ipv4(10, 8, 0, 0, 16)));
+	EXPECT_TRUE(covers(ipv4(10, 0, 0, 0, 9), ipv4(10, 127, 0, 0, 16)));
+	EXPECT_FALSE(covers(ipv4(10, 0, 0, 0, 9), ipv4(10, 128, 0, 0, 16)));
 	EXPECT_FALSE(covers(ipv6(0xfd, 2, 128), ipv6(0xfd, 3, 128)));
 	EXPECT_TRUE(covers(ipv6(0xfd, 2, 127), ipv6(0xfd, 3, 128)));
 }

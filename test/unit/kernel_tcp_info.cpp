@@ -205,6 +205,27 @@ TEST(TcpInfo, ReadsARealSocket)
 	EXPECT_EQ(info.total_retrans, theirs.tcpi_total_retrans);
 }
 
+// As in linux/tcp.h.
+TEST(TcpInfo, BitFieldsAreThoseOfTheCompiler)
+{
+	struct
+	{
+		std::uint8_t snd_wscale : 4, rcv_wscale : 4;
+		std::uint8_t delivery_rate_app_limited : 1, fastopen_client_fail : 2;
+	} theirs;
+	for (int byte = 0; byte <= 255; byte++)
+	{
+		std::memset(&theirs, byte, sizeof(theirs));
+		TcpInfo info{};
+		info.window_scales = info.flags = static_cast<std::uint8_t>(byte);
+		EXPECT_EQ(info.snd_wscale(), theirs.snd_wscale) << byte;
+		EXPECT_EQ(info.rcv_wscale(), theirs.rcv_wscale) << byte;
+		EXPECT_EQ(info.delivery_rate_app_limited(), theirs.delivery_rate_app_limited)
+			<< byte;
+		EXPECT_EQ(info.fastopen_client_fail(), theirs.fastopen_client_fail) << byte;
+	}
+}
+
 // Every length that an old or faulty kernel could return.
 TEST(TcpInfo, UsesOnlyTheReceivedBytes)
 {

@@ -114,6 +114,19 @@ TEST(Plan, SettingsAreWithinPostgresqlsBounds)
 		});
 }
 
+TEST(Plan, TimesAreEasyToRead)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const Plan plan = make_plan(intent, 1000, usual);
+			for (const Millis time :
+		         {plan.settings.client_check_ms, plan.settings.dead_after_ms,
+		          plan.settings.stall_timeout_ms, plan.client_user_timeout_ms})
+				ASSERT_EQ(time % (time >= 10000 ? 1000 : 100), 0) << intent.detect_within;
+		});
+}
+
 // Otherwise a plan never ends a living client.
 TEST(Plan, SetsStallTimeoutOnlyToEndSlowReaders)
 {

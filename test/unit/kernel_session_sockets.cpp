@@ -207,6 +207,23 @@ TEST_P(SessionSockets, FindManySocketsOfEachKind)
 	EXPECT_EQ(facts[75].state, TcpState::unknown);
 }
 
+TEST(ReadSessionSockets, ClosesAllWhoseCookiesAreGone)
+{
+	Listener listener;
+	Connection c(listener);
+	SessionSocket gone = {getpid(), id_of(c.server)};
+	gone.id.cookie += 1000000;
+	const std::vector<SessionSocket> wanted(2, gone);
+	std::vector<SocketFacts> facts(wanted.size());
+	SockDiag diag;
+	find_session_sockets(&diag, wanted.data(), wanted.size(), facts.data(), everything);
+	for (const SocketFacts &f : facts)
+	{
+		EXPECT_FALSE(f.found);
+		EXPECT_EQ(f.state, TcpState::close);
+	}
+}
+
 // read_session_sockets() reports that netlink is refused, and returns the sockets.
 TEST(ReadSessionSockets, WorksWithoutNetlink)
 {

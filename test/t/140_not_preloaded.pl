@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use File::Copy 'copy';
 use KeepaliveGuard::Cluster;
 use Test::More;
 
@@ -77,5 +78,17 @@ is($session->try('SHOW keepalive_guard.enabled')->{error}{sqlstate}, '42704', 'L
 is($session->value(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'keepalive%'}),
 	0, 'no worker is running');
 is($session->try('DROP EXTENSION keepalive_guard')->{error}, undef, 'DROP EXTENSION succeeds');
+
+# --- another copy of the library is preloaded ------------------------------------------------
+
+chomp(my $libraries = `$ENV{PG_CONFIG} --pkglibdir`);
+my $copy = $node->data_dir . '/copy.so';
+copy("$libraries/keepalive_guard.so", $copy) or die "$copy: $!";
+my $log = -s $node->logfile;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = '$copy'");
+$node->restart;
+$node->wait_for_log(qr/LOG:  keepalive_guard: the library of the worker is not the preloaded one/, $log);
+is($node->session->value('SELECT 1'), 1, 'a server that preloads another copy of the library works');
+is($node->log_count(qr/terminated by signal|PANIC/, $log), 0, 'its worker does not crash');
 
 done_testing();

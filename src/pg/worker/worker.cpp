@@ -307,6 +307,20 @@ void leave(int, Datum)
 	}
 }
 
+// The postmaster looks the worker's library up by its name, and may find another file than
+// the one that was preloaded.  That one has no shared memory.
+void exit_if_not_preloaded()
+{
+	if (shared != nullptr)
+		return;
+	ereport(LOG,
+	        (errmsg("keepalive_guard: the library of the worker is not the preloaded one"),
+	         errdetail("No policies are in force."),
+	         errhint("Set shared_preload_libraries to keepalive_guard without a path, and "
+	                 "restart the server.")));
+	proc_exit(0); // for good
+}
+
 } // namespace
 
 void register_worker()
@@ -324,6 +338,7 @@ extern "C" void keepalive_guard_worker(Datum)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	guard::pg::exit_if_not_preloaded();
 	BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
 	// InitPostgres() leaves that to processes with a database: without it a role's
 	// memberships would be cached for good.

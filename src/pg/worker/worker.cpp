@@ -307,17 +307,18 @@ void leave(int, Datum)
 	}
 }
 
-// The postmaster looks the worker's library up by its name, and may find another file than
-// the one that was preloaded.  That one has no shared memory.
+// The postmaster looks the worker's library up by its name, and may find another file
+// than the one that was preloaded.  That one has no shared memory.
 void exit_if_not_preloaded()
 {
 	if (shared != nullptr)
 		return;
-	ereport(LOG,
-	        (errmsg("keepalive_guard: the library of the worker is not the preloaded one"),
-	         errdetail("No policies are in force."),
-	         errhint("Set shared_preload_libraries to keepalive_guard without a path, and "
-	                 "restart the server.")));
+	ereport(
+		LOG,
+		(errmsg("keepalive_guard: the library of the worker is not the preloaded one"),
+	     errdetail("No policies are in force."),
+	     errhint("Set shared_preload_libraries to keepalive_guard without a path, and "
+	             "restart the server.")));
 	proc_exit(0); // for good
 }
 

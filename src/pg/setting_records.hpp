@@ -39,6 +39,14 @@ struct ConfiguredValues
 	std::array<GucSource, setting_count> source;
 };
 
+inline void bound(ConfiguredValues &configured)
+{
+	for (std::int32_t &value : configured.value)
+		value = Max(value, 0);
+	for (GucSource &source : configured.source)
+		source = Min(source, PGC_S_ARGV);
+}
+
 // Those, in a process that has no settings of its own (the worker).
 ConfiguredValues configured_values();
 

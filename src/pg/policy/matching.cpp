@@ -146,7 +146,7 @@ bool compose_policies(const Connection &connection, Oid role, bool may_ask,
 	*generation = pg_atomic_read_u64(&shared->generation);
 	for (size_t from = 0;;)
 	{
-		const size_t count = shared->policy_count;
+		const size_t count = Min(shared->policy_count, shared->policy_room);
 		const size_t i =
 			next_candidate(shared_rules(), shared_policies(), count, connection, from);
 		if (i >= count)
@@ -155,7 +155,8 @@ bool compose_policies(const Connection &connection, Oid role, bool may_ask,
 		if (needs_postgres(shared_rules()[i]))
 		{
 			const Rule rule = shared_rules()[i];
-			const Policy policy = shared_policies()[i];
+			Policy policy = shared_policies()[i];
+			bound(policy);
 			LWLockRelease(shared->policy_lock);
 			if (!may_ask)
 				return false;

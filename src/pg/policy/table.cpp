@@ -206,6 +206,8 @@ PolicyList compiled_policies()
 			list.count = count;
 			memcpy(list.rules, shared_rules(), count * sizeof(Rule));
 			memcpy(list.policies, shared_policies(), count * sizeof(Policy));
+			std::for_each(list.policies, list.policies + count,
+		                  [](Policy &policy) { bound(policy); });
 		});
 	return list;
 }

@@ -96,6 +96,7 @@ Wanted last_wanted()
 	SpinLockAcquire(&my_slot->handover);
 	Wanted wanted = my_slot->wanted.value;
 	SpinLockRelease(&my_slot->handover);
+	bound(wanted);
 	return wanted;
 }
 

@@ -133,7 +133,8 @@ PolicyNames policies_of(const Event &event)
 {
 	PolicyNames policies = {};
 	const char *name = event.texts;
-	for (; policies.count < event.policy_count; name += strlen(name) + 1)
+	const char *end = event.texts + sizeof(event.texts);
+	for (; policies.count < event.policy_count && name < end; name += strlen(name) + 1)
 		strlcpy(policies.name[policies.count++], name, name_bytes);
 	return policies;
 }

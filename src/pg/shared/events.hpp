@@ -72,6 +72,17 @@ struct Event
 };
 static_assert(sizeof(Event::texts) >= sizeof(PolicyNames) + 60);
 
+inline void bound(Event &event)
+{
+	event.cause = static_cast<Cause>(Min(static_cast<int>(event.cause), cause_count - 1));
+	bound_text(event.database);
+	bound_text(event.role_name);
+	bound_text(event.application_name);
+	bound_text(event.texts);
+	event.policy_count = Min(event.policy_count, most_sources);
+	event.detail_at = Min(event.detail_at, sizeof(event.texts) - 1);
+}
+
 // The policies come first.
 void set_policies(Event &event, const PolicyNames &policies);
 void set_detail(Event &event, const char *detail);

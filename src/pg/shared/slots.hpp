@@ -23,6 +23,19 @@ struct Wanted : Composition
 	std::uint32_t version; // counts the changes; 0: not matched yet
 };
 
+inline void bound(Wanted &wanted)
+{
+	PolicyNames &policies = wanted.policies;
+	policies.count = Min(policies.count, most_sources);
+	for (auto &name : policies.name)
+		bound_text(name);
+	for (std::uint8_t &source : wanted.settings.source)
+		source = Min(source, most_sources - 1);
+	// The kernel and SET refuse what is too large.
+	for (std::int32_t &value : wanted.settings.value)
+		value = Max(value, 0);
+}
+
 enum class Transport : std::uint8_t
 {
 	unix_socket,
@@ -50,6 +63,12 @@ struct Session
 	std::uint8_t failed;     // bit per Setting: refused by the kernel
 	bool keepalive_failed;   // SO_KEEPALIVE was refused
 };
+
+inline void bound(Session &session)
+{
+	bound_text(session.role_name);
+	bound_text(session.database);
+}
 
 // Why the watcher has ended a backend.
 enum class WatcherVerdict : std::uint8_t

@@ -72,6 +72,13 @@ Rule *shared_rules();
 Policy *shared_policies();
 Slot *shared_slots();
 
+inline void bound(Policy &policy)
+{
+	bound_text(policy.name);
+	bound_text(policy.database);
+	bound_text(policy.role);
+}
+
 // Room for all of it, with max_policies and MaxBackends as they are; called while
 // shared memory is set up (setup.cpp).
 Size state_size();

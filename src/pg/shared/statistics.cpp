@@ -228,7 +228,7 @@ void count_end(const PolicyNames &policies, Cause cause)
 
 Counters *copy_counters(int *count, TimestampTz *reset)
 {
-	const std::uint32_t used = statistics->rows_used;
+	const std::uint32_t used = Min(statistics->rows_used, rows_room());
 	auto *copy = static_cast<Counters *>(
 		palloc_extended(Max(used, 1) * sizeof(Counters), MCXT_ALLOC_HUGE));
 	*reset = static_cast<TimestampTz>(pg_atomic_read_u64(&statistics->reset));

@@ -6,6 +6,7 @@
 
 #include "model/cause.hpp"
 #include "model/compose.hpp"
+#include "pg/shared/versioned.hpp"
 
 extern "C"
 {
@@ -32,6 +33,11 @@ struct Counters
 	bool used;               // else this is room for a policy
 	std::int64_t ended[cause_count];
 };
+
+inline void bound(Counters &counters)
+{
+	bound_text(counters.policy);
+}
 
 // Copies all counters, in no order; *reset: since when they count.  Palloc'd.
 Counters *copy_counters(int *count, TimestampTz *reset);

@@ -10,6 +10,16 @@
 namespace guard::pg
 {
 
+// Makes a copy safe to read, whatever the bytes in shared memory are: strings end, and
+// what is an index stays within its array.  Overloaded for what has any of that.
+template <typename T> void bound(T &) {}
+
+// The string's last byte is its end, if no other one is.
+template <std::size_t room> void bound_text(char (&text)[room])
+{
+	text[room - 1] = '\0';
+}
+
 template <typename T> struct Versioned
 {
 	static_assert(std::is_trivially_copyable_v<T>);
@@ -61,7 +71,10 @@ template <typename T> struct Versioned
 			memcpy(static_cast<void *>(&copy), &value, sizeof(T));
 			pg_read_barrier();
 			if ((before & 1) == 0 && pg_atomic_read_u32(seq) == before)
+			{
+				bound(copy);
 				return true;
+			}
 		}
 		return false;
 	}

@@ -26,13 +26,17 @@ build/fuzz/planted_kernel: build/fuzz/planted_kernel.cpp test/fuzz/diag_reply.cp
 
 # Those of test/fuzz/server run in a backend: one library with all of the extension,
 # preloaded in its place.  INSTRUMENTED is what they are about.
-INSTRUMENTED = $(addprefix src/,pg/endpoint.cpp pg/text.cpp pg/functions/datums.cpp kernel/socket.cpp \
-	pg/policy/matching.cpp pg/policy/row.cpp pg/policy/table.cpp model/match.cpp model/regex_size.cpp)
-SERVER_FUZZ_SOURCES = $(INSTRUMENTED) $(wildcard test/fuzz/server/*.cpp)
-# -fwrapv and -fno-strict-aliasing: as the extension is built.
+INSTRUMENTED = $(wildcard src/model/*.cpp src/pg/*.cpp src/pg/policy/*.cpp src/pg/session/*.cpp \
+	src/pg/shared/*.cpp) $(addprefix src/kernel/,socket.cpp socket_options.cpp tcp_info.cpp) \
+	$(addprefix src/pg/functions/,datums.cpp events.cpp explain.cpp outcome.cpp session_list.cpp \
+	session_state.cpp stats.cpp status.cpp visible_policies.cpp)
+# ending.cpp of the fuzzer has that of the session in it.
+SERVER_FUZZ_SOURCES = $(filter-out src/pg/session/ending.cpp,$(INSTRUMENTED)) $(wildcard test/fuzz/server/*.cpp)
+# -fwrapv and -fno-strict-aliasing: as the extension is built.  A bool and an enum of
+# damaged shared memory may have any value.
 SERVER_FUZZ_CXX = clang++ -std=c++17 -O1 -g $(WARNINGS) -fwrapv -fno-strict-aliasing -fPIC \
 	-fvisibility=hidden -shared-libasan -fsanitize=fuzzer-no-link,address,undefined \
-	-fno-sanitize=vptr,function -fno-sanitize-recover=all
+	-fno-sanitize=vptr,function,bool,enum -fno-sanitize-recover=all
 FUZZ_DRIVER = $(shell clang --print-file-name=libclang_rt.fuzzer_no_main-$$(uname -m).a)
 
 # -Bsymbolic: coverage is for libFuzzer, and not for the functions of the same names in

@@ -35,12 +35,16 @@ extern const Target regex_target;
 extern const Target address_target;
 extern const Target text_target;
 extern const Target planted_target;
+extern const Target update_target;
+extern const Target ending_target;
+extern const Target reading_target;
 
 namespace
 {
 
 constexpr const Target *targets[] = {
-	&row_target, &regex_target, &address_target, &text_target, &planted_target,
+	&row_target,     &regex_target,  &address_target, &text_target,
+	&planted_target, &update_target, &ending_target,  &reading_target,
 };
 
 // An input that takes so much CPU time is a finding.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <cstring>
+#include <string_view>
 
 namespace guard
 {
@@ -76,11 +78,11 @@ struct Groups
 		if (depth + 1 < size.size())
 			size[++depth] = 0;
 	}
-	void close() noexcept
+	void close(std::uint64_t least) noexcept
 	{
 		if (depth == 0)
 			return;
-		const std::uint64_t group = std::max<std::uint64_t>(size[depth], 1);
+		const std::uint64_t group = std::max(size[depth], least);
 		--depth;
 		add(group);
 	}
@@ -92,9 +94,31 @@ struct Groups
 	}
 };
 
-} // namespace
+// What an atom counts.
+struct Weights
+{
+	std::uint64_t character; // likewise a bracket expression and an escape
+	std::uint64_t line;      // the beginning or the end: ^ $ \A \Z
+	std::uint64_t word;      // the same of a word: \m \M \y \Y [[:<:]] [[:>:]]
+};
 
-std::uint32_t regex_size(const char *pattern) noexcept
+std::uint64_t weight_of_escape(char escape, const Weights &weights) noexcept
+{
+	constexpr std::string_view line = "AZ";
+	constexpr std::string_view word = "mMyY<>";
+	return line.find(escape) != line.npos   ? weights.line
+	       : word.find(escape) != word.npos ? weights.word
+	                                        : weights.character;
+}
+
+std::uint64_t weight_of_bracket(const char *p, const Weights &weights) noexcept
+{
+	const bool is_word =
+		std::strncmp(p, "[[:<:]]", 7) == 0 || std::strncmp(p, "[[:>:]]", 7) == 0;
+	return is_word ? weights.word : weights.character;
+}
+
+std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 {
 	Groups groups;
 	for (const char *p = pattern; *p != '\0';)
@@ -105,31 +129,53 @@ std::uint32_t regex_size(const char *pattern) noexcept
 			++p;
 			break;
 		case ')':
-			groups.close();
+			groups.close(weights.character);
 			++p;
 			break;
 		case '[':
+			groups.add(weight_of_bracket(p, weights));
 			p = after_bracket(p);
-			groups.add(1);
+			break;
+		case '^':
+		case '$':
+			groups.add(weights.line);
+			++p;
 			break;
 		case '{':
-			groups.repeat(greatest_number(p + 1));
 			++p;
+			if (!is_digit(*p)) // an ordinary character
+			{
+				groups.add(weights.character);
+				break;
+			}
+			groups.repeat(greatest_number(p));
 			while (*p != '\0' && *p != '}')
 				++p;
 			p += *p != '\0';
 			break;
 		case '\\':
+			groups.add(weight_of_escape(p[1], weights));
 			p += p[1] != '\0' ? 2 : 1;
-			groups.add(1);
 			break;
 		default:
-			groups.add(1);
+			groups.add(weights.character);
 			++p;
 		}
 	while (groups.depth > 0)
-		groups.close();
+		groups.close(weights.character);
 	return static_cast<std::uint32_t>(groups.size[0]);
+}
+
+} // namespace
+
+std::uint32_t regex_size(const char *pattern) noexcept
+{
+	return weigh(pattern, {1, 1, 1});
+}
+
+std::uint32_t regex_constraints(const char *pattern) noexcept
+{
+	return weigh(pattern, {0, 1, 2});
 }
 
 } // namespace guard

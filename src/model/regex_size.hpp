@@ -8,8 +8,14 @@ namespace guard
 
 // The number of characters, brackets and escapes of an advanced regular expression with
 // its bounds ({m,n}) written out, as PostgreSQL's compiler does it (dupnfa() in
-// regcomp.c): compiling takes time and memory that grow with it.  At least that: a brace
-// that is no bound is counted as one.  Never more than UINT32_MAX.
+// regcomp.c): compiling takes time and memory that grow with it.  Never more than
+// UINT32_MAX.
 std::uint32_t regex_size(const char *pattern) noexcept;
+
+// The number of its constraints, in the same way: the beginning and the end of the line
+// count 1 (^ $ \A \Z), those of a word 2 (\m \M \y \Y [[:<:]] [[:>:]]).  Where they
+// follow each other, the compiler pulls each through all others (pullback() and pushfwd()
+// in regc_nfa.c), and the time doubles with each.
+std::uint32_t regex_constraints(const char *pattern) noexcept;
 
 } // namespace guard

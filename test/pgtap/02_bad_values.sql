@@ -205,7 +205,7 @@ $$;
 SELECT plan((SELECT 3 * count(*) FROM bad_value)::int
 	+ (SELECT 2 * count(*) FROM bad_syntax)::int
 	+ (SELECT 2 * count(*) FROM good_value)::int
-	+ 7);
+	+ 8);
 
 INSERT INTO keepalive_policy (name) VALUES ('old');
 
@@ -306,6 +306,9 @@ $$;
 SELECT is(pg_temp.detail_of('^(a+)+\1$'),
 	'The regular expression has a back reference, which cannot be matched in bounded time.',
 	'a back reference is refused');
+SELECT is(pg_temp.detail_of('(\y|a){9}'),
+	'The regular expression is too complex to be matched at each login: its constraints (^, $ and the like; \y and the like count twice) are 18, and at most 16 are allowed.',
+	'many constraints are refused');
 SELECT matches(pg_temp.detail_of('(a?){100}'),
 	'^The regular expression is too complex to be matched at each login: its automaton has \d+ transitions, and at most 3000 are allowed\.$',
 	'an automaton with many transitions is refused');

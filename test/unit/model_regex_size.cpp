@@ -39,6 +39,24 @@ TEST(RegexSize, MultipliesNestedBounds)
 	EXPECT_EQ(regex_size("(a{2}|b{3}){4}"), 24u); // with the "|"
 }
 
+TEST(RegexConstraints, CountLinesOnceAndWordsTwice)
+{
+	EXPECT_EQ(regex_constraints("app_[0-9]{3}(a|b)*\\d\\["), 0u);
+	EXPECT_EQ(regex_constraints("^app$|\\Ashop\\Z"), 4u);
+	EXPECT_EQ(regex_constraints("\\mapp\\M"), 4u);
+	EXPECT_EQ(regex_constraints("\\yapp\\Y"), 4u);
+	EXPECT_EQ(regex_constraints("[[:<:]]app[[:>:]]"), 4u);
+	EXPECT_EQ(regex_constraints("[$^][^$]\\^\\$"), 0u);
+}
+
+TEST(RegexConstraints, MultiplyByBounds)
+{
+	EXPECT_EQ(regex_constraints("(^|\\y){4}"), 12u);
+	EXPECT_EQ(regex_constraints("((\\y|a){4}){5}$"), 41u);
+	EXPECT_EQ(regex_constraints("(a){9}(^)"), 1u);
+	EXPECT_EQ(regex_constraints("{,\\y{,\\y"), 4u) << "braces without a bound";
+}
+
 TEST(RegexSize, DoesNotOverflow)
 {
 	std::string pattern(60, '(');

@@ -7,6 +7,7 @@
 # WERROR=1 makes warnings errors, as `make test`, `make lint` and `make unit` do.
 # `make deb`, `make dist` and `make image-layout` make packages (doc/packages.md),
 # `make test-packages` tests them.  `make test-core` runs PostgreSQL's own tests,
+# `make test-sanitized` runs the suites on a server with the sanitizers and assertions,
 # `make test-monitoring` tests monitoring/ with Prometheus and its exporters,
 # `make test-report` opens keepalive_report() in a browser, `make test-clients` measures
 # clients, poolers and proxies (doc/clients.md).  `make soak MINUTES=60` runs a server with
@@ -98,7 +99,7 @@ mutate:
 soak:
 	@exec setpriv --pdeathsig KILL test/run $@ $(if $(MINUTES),MINUTES=$(MINUTES))
 
-test-clients test-core test-monitoring test-report test-storm:
+test-clients test-core test-monitoring test-report test-sanitized test-storm:
 	@exec setpriv --pdeathsig KILL test/run $(@:test-%=%)
 
 format:
@@ -114,4 +115,5 @@ test-matrix:
 	@exec setpriv --pdeathsig KILL test/matrix $(VERSIONS)
 
 .PHONY: test demo bench unit lint fuzz mutate soak format deb dist image-layout test-packages test-core \
-	test-monitoring test-report test-clients test-matrix test-storm
+	test-monitoring test-report test-clients test-matrix test-sanitized \
+	test-storm

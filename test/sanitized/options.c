@@ -6,14 +6,12 @@
 const char *__asan_default_options(void);
 const char *__ubsan_default_options(void);
 
-const char *
-__asan_default_options(void)
+const char *__asan_default_options(void)
 {
 	return "detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1";
 }
 
-const char *
-__ubsan_default_options(void)
+const char *__ubsan_default_options(void)
 {
 	return "print_stacktrace=1:abort_on_error=1";
 }

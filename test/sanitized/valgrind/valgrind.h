@@ -2,4 +2,4 @@
 #pragma once
 
 #define VALGRIND_COUNT_ERRORS 0
-#define VALGRIND_PRINTF(...) ((void) 0)
+#define VALGRIND_PRINTF(...) ((void)0)

@@ -117,6 +117,7 @@ ok(defined seconds_until(5,
 		sub { $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid = $starting AND policies = '{all}'") }),
 	'a backend gets the last policy once it has the startup packet');
 close $silent;
+ok(defined $node->wait_for_exit($starting, 5), 'it exits when its client closes');
 
 # --- a pid that is used again ----------------------------------------------------------------
 

@@ -66,12 +66,23 @@ sub start_after
 	return $status;
 }
 
+# Runs SQL in a session of its own.  Returns the first value.  The session has ended then:
+# psql does not wait for its backend, which tests would count.
+sub _value
+{
+	my ($self, $sql) = @_;
+	my $session = $self->unix_session;
+	my $value = $session->value($sql);
+	$session->terminate;
+	$self->wait_for_exit($session->pid, 60);
+	return $value;
+}
+
 # The pid of the keepalive_guard worker, empty if it is not running.
 sub worker_pid
 {
 	my ($self) = @_;
-	return $self->safe_psql('postgres', "SELECT pid FROM pg_stat_activity"
-		  . " WHERE backend_type = 'keepalive_guard worker'");
+	return $self->_value(q{SELECT max(pid) FROM pg_stat_activity WHERE backend_type = 'keepalive_guard worker'}) // '';
 }
 
 # Opens a KeepaliveGuard::Session with this cluster.  Options: as for its new().
@@ -94,8 +105,7 @@ sub policy
 	my ($self, %columns) = @_;
 	my @names = sort keys %columns;
 	my @values = map { defined ? "'" . s/'/''/gr . "'" : 'NULL' } @columns{@names};
-	$self->safe_psql('postgres',
-		sprintf 'INSERT INTO keepalive_policy (%s) VALUES (%s)',
+	$self->_value(sprintf 'INSERT INTO keepalive_policy (%s) VALUES (%s)',
 		join(', ', @names), join(', ', @values));
 	return;
 }
@@ -104,7 +114,7 @@ sub policy
 sub wait_for_policies
 {
 	my ($self) = @_;
-	my $pending = $self->safe_psql('postgres', q{SELECT pending FROM keepalive_apply('30s')});
+	my $pending = $self->_value(q{SELECT pending FROM keepalive_apply('30s')});
 	die "policies are still pending in $pending sessions\n" if $pending;
 	return;
 }
@@ -132,9 +142,7 @@ sub follow_hint
 sub status
 {
 	my ($self, $pid) = @_;
-	my $json = $self->safe_psql('postgres',
-		"SELECT to_json(s) FROM keepalive_status() s WHERE s.pid = $pid");
-	return undef if $json eq '';
+	my $json = $self->_value("SELECT to_json(s) FROM keepalive_status() s WHERE s.pid = $pid") // return undef;
 	my $status = decode_json($json);
 	$status->{policy} = $status->{policies} && join(',', @{ $status->{policies} });
 	return $status;
@@ -154,15 +162,53 @@ sub log_count
 	return scalar grep { /$pattern/ } split /\n/, slurp_file($self->logfile, $from // 0);
 }
 
+# The times of the log lines that match, from this offset on.
+sub log_times
+{
+	my ($self, $pattern, $from) = @_;
+	my @lines = grep { /$pattern/ } split /\n/, slurp_file($self->logfile, $from // 0);
+	return map {
+		my ($time) = /^(\S+ \S+ \S+) \[/ or die "no time: $_\n";
+		$self->_value("SELECT extract(epoch FROM timestamptz '$time')");
+	} @lines;
+}
+
+# When the connection of a backend that has exited ended, by its own clock: the test may
+# see later that it has exited.  undef if keepalive_events() does not have it.
+sub ended_at
+{
+	my ($self, $pid) = @_;
+	return $self->_value("SELECT extract(epoch FROM max(ended_at)) FROM keepalive_events() WHERE pid = $pid AND cause <> 'would_end'");
+}
+
+# Waits until a backend waits for this event (wait_event in pg_stat_activity): it has read
+# the query that was sent, and runs it.
+sub wait_for_wait_event
+{
+	my ($self, $pid, $event) = @_;
+	my $observer = $self->unix_session;
+	my $until = time + 60;
+	until (($observer->value("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") // '') eq $event)
+	{
+		die "backend $pid does not wait for $event\n" if time > $until;
+		usleep(10_000);
+	}
+	$observer->terminate;
+	$self->wait_for_exit($observer->pid, 60);
+	return;
+}
+
 # Waits until a backend has exited.  Returns the seconds that took, undef after the
 # timeout.
 sub wait_for_exit
 {
 	my ($self, $pid, $timeout) = @_;
 	my $start = time;
-	while (-d "/proc/$pid")
+	while (1)
 	{
-		return if time - $start > $timeout;
+		my $looked = time;
+		last unless -d "/proc/$pid";
+		return if $looked - $start > $timeout;
 		usleep(20_000);
 	}
 	return time - $start;

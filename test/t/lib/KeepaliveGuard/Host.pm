@@ -28,7 +28,22 @@ sub new
 	_must('ip', 'address', 'add', $self->server6 . '/64', 'dev', "veth$n", 'nodad');
 	$self->_must_here('ip', 'link', 'set', 'lo', 'up');
 	$self->_up;
+	$self->_own_ports;
 	return $self;
+}
+
+# No other host has the ports from which this host's clients connect, and the server's own
+# host has others too (KeepaliveGuard::Network): a client's port tells its connection.
+my $first_port = 41_000;
+
+sub _own_ports
+{
+	my ($self) = @_;
+	my $last_port = $first_port + 1499;
+	die "too many hosts\n" if $last_port > 65_535;
+	$self->_must_here('sysctl', '-qw', "net.ipv4.ip_local_port_range=$first_port $last_port", 'net.ipv4.tcp_tw_reuse=1');
+	$first_port = $last_port + 1;
+	return;
 }
 
 # Starts a process in a network namespace of its own.

@@ -92,7 +92,7 @@ sub socket_lines
 	return @lines;
 }
 
-# The line of the socket with this client port.
+# The line of the socket with this client port (KeepaliveGuard::Host::_own_ports).
 sub socket_line
 {
 	my ($port) = @_;

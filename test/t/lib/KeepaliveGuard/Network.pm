@@ -22,6 +22,7 @@ sub new
 {
 	my ($class) = @_;
 	die "run this test with test/run: it changes its network\n" unless $ENV{IN_LAB};
+	KeepaliveGuard::Host::_must('sysctl', '-qw', 'net.ipv4.ip_local_port_range=32768 40999');
 	return bless { hosts => [] }, $class;
 }
 

@@ -26,6 +26,7 @@ sub new
 	$self->_must_here('ip', 'link', 'set', 'eth0', 'up');
 	$self->_must_here('ip', 'address', 'add', $self->address . '/24', 'dev', 'eth0');
 	$self->_must_here('ip', 'route', 'add', 'default', 'via', "10.78.$n.1");
+	$self->_own_ports;
 	KeepaliveGuard::Host::_must('ip', 'route', 'add', "10.78.$n.0/24", 'via', $router->address);
 
 	my $answer = $options{answer} // 'drop';

@@ -50,20 +50,23 @@ sub shown_values
 		map { "SELECT setting FROM pg_settings WHERE name = '$_'" } @SETTINGS) };
 }
 
-# Waits until the code returns true.  Returns the seconds that took, undef after the
-# timeout.
+# Waits until the code returns true.  Returns undef if it still returns false when it is
+# called after the timeout, else the seconds after which it was last false.  Both count from
+# when the code was called, so that a test that has to wait for a CPU does not take its own
+# delay for the server's.
 sub seconds_until
 {
 	my ($timeout, $code) = @_;
 	my $start = time;
-	my $seconds;
-	until ($code->())
+	my $seconds = 0;
+	while (1)
 	{
-		return $seconds if time - $start > $timeout; # undef in list context too
+		my $called = time;
+		return $seconds if $code->();
+		$seconds = $called - $start;
+		return undef if $seconds > $timeout; # in list context too
 		usleep(2000);
 	}
-	$seconds = time - $start;
-	return $seconds;
 }
 
 # --- hashes of values -------------------------------------------------------------
@@ -103,8 +106,7 @@ sub kernel_has
 	return is_deeply(_in_kernel($session, $expected), $expected, $name);
 }
 
-# Waits until the kernel has these values.  Returns the seconds that took, undef after
-# the timeout.
+# Waits until the kernel has these values.  Returns what seconds_until() returns.
 sub wait_for_kernel
 {
 	my ($session, $expected, $timeout) = @_;

@@ -21,7 +21,7 @@ sub new
 	my $self = bless { in => '', out => '', err => '', in_psql => 0, number => 0 }, $class;
 	$self->{harness} = IPC::Run::start(
 		[ @namespace, 'env', @environment, 'bash' ],
-		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err}, IPC::Run::timeout(120));
+		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err}, $self->{timeout} = IPC::Run::timeout(120));
 	return $self;
 }
 
@@ -74,6 +74,7 @@ sub _type
 	my $mark = 'end-of-block-' . ++$self->{number};
 	my $echo = $self->{in_psql} ? '\echo' : 'echo';
 	my $warn = $self->{in_psql} ? '\warn' : 'echo >&2';
+	$self->{timeout}->start; # anew for each text
 	$self->{in} .= "$text\n$echo $mark $status\n$warn $mark\n";
 	$self->{harness}->pump until $self->{out} =~ /^\Q$mark\E.*\n/m && $self->{err} =~ /^\Q$mark\E\n/m;
 

@@ -6,7 +6,7 @@ use warnings;
 use KeepaliveGuard::Settings qw(settings_agree kernel_has numbered_settings);
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
-use KeepaliveGuard::KernelSockets 'socket_line';
+use KeepaliveGuard::KernelSockets qw(socket_line wait_until_acknowledged);
 use Test::More;
 
 my $network = KeepaliveGuard::Network->new;
@@ -96,8 +96,10 @@ has_no_policy('a policy for a group does not apply to a superuser who is not a m
 # --- SO_KEEPALIVE off -----------------------------------------------------------
 
 my $quiet = has_policy('keepalive_off', 'a policy with keepalive = false switches SO_KEEPALIVE off', user => 'quiet', keepalive => 0);
+wait_until_acknowledged($quiet->port);
 is(socket_line($quiet->port)->{timer}, undef, 'no timer runs while SO_KEEPALIVE is off');
 my $loud = $node->session(host => $other_host, user => 'app');
+wait_until_acknowledged($loud->port);
 is(socket_line($loud->port)->{timer}{name}, 'keepalive', 'the keepalive timer runs while SO_KEEPALIVE is on');
 
 # --- pg_settings ----------------------------------------------------------------

@@ -94,10 +94,13 @@ after('ROLLBACK', 20, 'global', 'applied');
 
 $session->query(<<'END');
 CREATE FUNCTION pg_temp.inside() RETURNS text LANGUAGE plpgsql SET tcp_keepalives_idle = 47
-	AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN current_setting('tcp_keepalives_idle'); END $$
+	AS $$ BEGIN PERFORM pg_advisory_lock(1); RETURN current_setting('tcp_keepalives_idle'); END $$
 END
+my $locker = $node->unix_session;
+$locker->query('SELECT pg_advisory_lock(1)');
 $session->send('SELECT pg_temp.inside()');
 ok(defined wait_for_kernel($session, { idle => 47 }, 10), 'a function\'s SET clause overrides a policy in the kernel');
+$locker->query('SELECT pg_advisory_unlock(1)');
 is($session->result->{rows}[0][0], 47, 'a function with a SET clause sees its own value');
 after('SELECT 1', 20, 'global', 'applied');
 
@@ -111,6 +114,7 @@ $node->append_conf('postgresql.conf', "tcp_keepalives_idle = 13\ntcp_keepalives_
 $node->reload;
 my $left = 500; # one of the next commands processes the reload
 usleep(20_000) while $left-- && $session->value('SHOW tcp_keepalives_interval') == 12;
+$node->wait_for_policies; # the worker has seen it too
 kernel_has($session, { idle => 20, interval => 14 }, 'a reload changes only what the policy leaves NULL');
 session_shows($session, 20, 'global', 'applied', 'after a reload');
 

@@ -177,7 +177,8 @@ $editor->query(<<"END");
 CREATE SUBSCRIPTION policies CONNECTION '@{[$publisher =~ s/'/''/gr]}' PUBLICATION policies
 	WITH (create_slot = false, copy_data = false, slot_name = 'policies')
 END
-$node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_replication");
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_replication WHERE state = 'streaming'})
+  or die "no replication\n";
 reaches('logical replication', sub {
 		$node->safe_psql('publisher', "INSERT INTO keepalive_policy VALUES ('published', 'app', '52s')");
 	}, 52);

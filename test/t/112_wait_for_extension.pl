@@ -37,10 +37,13 @@ sub logs
 	return is($node->log_count($pattern, $from), 1, $name);
 }
 
-# The number of matching log lines since the last call.
+# The number of matching log lines since the last call.  There is one at least.
 sub since
 {
 	my ($pattern) = @_;
+	my $left = 500;
+	usleep(20_000) until $node->log_count($pattern, $log) || !$left--;
+	sleep 0.3;
 	my $count = $node->log_count($pattern, $log);
 	$log = $node->log_end;
 	return $count;
@@ -61,7 +64,6 @@ like($error, qr/cannot be edited in database "postgres".*\nHINT:  Connect to dat
 # Each of these makes the worker look for the database.
 $node->safe_psql('postgres', $_) foreach 'CREATE DATABASE a', 'DROP EXTENSION plpgsql',
   'DROP DATABASE a', 'CREATE EXTENSION plpgsql';
-sleep 0.3;
 is(since($no_database), 1, 'the worker logs once that it waits for the database');
 kernel_has($node->session, { idle => 7200 }, 'sessions start without policies while the database does not exist');
 
@@ -70,7 +72,6 @@ kernel_has($node->session, { idle => 7200 }, 'sessions start without policies wh
 logs('the worker notices a new database', 'postgres', 'CREATE DATABASE guarded', $no_extension);
 $node->safe_psql('guarded', $_) foreach 'CREATE TABLE keepalive_policy ()', 'DROP TABLE keepalive_policy',
   'DROP EXTENSION plpgsql', 'CREATE EXTENSION plpgsql';
-sleep 0.3;
 is(since($no_extension), 1, 'the worker logs once that it waits for the extension');
 logs('the worker notices a new extension in any schema', 'guarded',
 	'CREATE SCHEMA "Odd"; CREATE EXTENSION keepalive_guard SCHEMA "Odd"',
@@ -107,7 +108,7 @@ reaches('policies are in force after CREATE EXTENSION following DROP SCHEMA', 'g
 
 # --- the database is renamed, copied and dropped -------------------------------------
 
-since($no_database);
+$log = $node->log_end;
 reaches('ALTER DATABASE ... RENAME removes policies from sessions', 'postgres', 'ALTER DATABASE guarded RENAME TO away', 7200);
 is(since($no_database), 1, 'the worker logs once that the database is missing again');
 reaches('renaming the database back brings its policies into force', 'postgres', 'ALTER DATABASE away RENAME TO guarded', 21);

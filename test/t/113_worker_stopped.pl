@@ -3,10 +3,9 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Settings qw(policy_of kernel_has wait_for_kernel);
+use KeepaliveGuard::Settings qw(policy_of kernel_has seconds_until wait_for_kernel);
 use KeepaliveGuard::Cluster;
 use Test::More;
-use Time::HiRes qw(time usleep);
 
 my $node = KeepaliveGuard::Cluster->start_new('primary', conf => <<'END');
 max_prepared_transactions = 1
@@ -28,9 +27,7 @@ sub process
 sub wait_until
 {
 	my ($condition) = @_;
-	my $until = time + 20;
-	usleep(20_000) until $condition->() || time > $until;
-	return $condition->();
+	return defined seconds_until(20, $condition);
 }
 
 sub set_idle
@@ -85,8 +82,9 @@ reaches($early, 24, 'the last of these workers applies a change');
 
 # --- a terminated or blocked policy reader ------------------------------------------
 
-my $reader = process('policy reader');
-cmp_ok($reader, '>', 0, 'the policy reader waits for further changes');
+# It stays for a second after each change.
+my $reader;
+ok(wait_until(sub { set_idle(24); $reader = process('policy reader') }), 'the policy reader waits for further changes');
 $admin->query("SELECT pg_terminate_backend($reader)");
 set_idle(25);
 reaches($early, 25, 'another policy reader takes over after pg_terminate_backend()');
@@ -115,6 +113,7 @@ kernel_has($first, { idle => 7200 }, 'a session has no policy before the first r
 is(policy_of($node, $first), undef, 'keepalive_status() shows no policy before the first reading');
 $admin->query("COMMIT PREPARED 'lock'");
 reaches($first, 26, 'a session gets its policy after the first reading');
+$node->wait_for_policies;
 is($node->status($first->pid)->{policy_state}, 'applied', 'policy_state is applied after the first reading');
 
 # --- a crash ----------------------------------------------------------------------

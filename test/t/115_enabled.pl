@@ -35,6 +35,7 @@ kernel_has($during_on, { idle => 21 }, 'on: a new session has the policy');
 switch('off');
 ok(defined wait_for_kernel($_, { idle => 11 }, 10), 'off again: a session has PostgreSQL\'s own settings') foreach $during_off, $during_on;
 is($during_on->value('SHOW tcp_keepalives_idle'), 11, 'off again: SHOW shows PostgreSQL\'s own setting');
+$node->wait_for_policies; # the sessions have told what they have
 is($node->status($_->pid)->{tcp_keepalives_idle}, '00:00:11', 'off again: keepalive_status() shows PostgreSQL\'s own setting')
   foreach $during_off, $during_on;
 

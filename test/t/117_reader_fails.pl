@@ -55,11 +55,12 @@ sub fails
 {
 	my ($name, $from, $error, $detail) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	ok(defined seconds_until(5, sub { $node->log_count($message, $from) }), "$name: the server log says so");
+	ok(defined seconds_until(20, sub { $node->log_count($message, $from) }), "$name: the server log says so");
 	sleep 6;
+	ok(defined seconds_until(20, sub { $node->log_count($error, $from) >= 3 }), "$name: there is more than one attempt");
 	is($node->log_count($message, $from), 1, "$name: it says so once");
-	cmp_ok($node->log_count($failure, $from), '<=', 5, "$name: there are few attempts");
-	cmp_ok($node->log_count($error, $from), '>=', 3, "$name: there is more than one attempt");
+	my @attempts = $node->log_times($failure, $from);
+	cmp_ok(scalar(grep { $_ < $attempts[0] + 6 } @attempts), '<=', 5, "$name: there are few attempts");
 	is($node->log_count(qr/DETAIL:  $detail/, $from), 1, "$name: the DETAIL line says what is in force");
 
 	$from = $node->log_end;
@@ -67,7 +68,8 @@ sub fails
 	is($result->{notices}[0]{message}, 'the policies of database "guarded" could not be read',
 		"$name: keepalive_apply() warns");
 	like($result->{notices}[0]{detail}, qr/^$detail$/, "$name: keepalive_apply() says what is in force");
-	is($node->log_count($error, $from), 1, "$name: keepalive_apply() is an attempt at once");
+	# Perhaps beside one that was due.
+	cmp_ok($node->log_count($error, $from), '>', 0, "$name: keepalive_apply() is an attempt at once");
 	return;
 }
 
@@ -103,7 +105,7 @@ my $now = $admin->value('SELECT extract(epoch FROM clock_timestamp())::bigint');
 cmp_ok($now, '<', time - 3000, 'the clock is set back by an hour');
 ok($node->poll_query_until('postgres', $no_reader), 'the policy reader exits');
 $node->safe_psql('guarded', q{UPDATE keepalive_policy SET tcp_keepalives_idle = '23s'});
-ok(defined wait_for_kernel($session, { idle => 23 }, 5), 'a change is in force although the clock was set back');
+ok(defined wait_for_kernel($session, { idle => 23 }, 20), 'a change is in force although the clock was set back');
 unlink $clock_is_back;
 
 # --- no table that can be read -------------------------------------------------------------

@@ -131,6 +131,7 @@ sub apply_takes
 	return $pending == 0 ? time - $start : 10;
 }
 
+$node->wait_for_policies;
 foreach my $name (sort keys %loop)
 {
 	my $pgbench = start_loop($name, 'guarded');

@@ -3,9 +3,9 @@
 use strict;
 use warnings;
 
-use KeepaliveGuard::Settings qw(kernel_has);
+use KeepaliveGuard::Settings qw(kernel_has seconds_until);
 use KeepaliveGuard::Cluster;
-use KeepaliveGuard::KernelSockets 'socket_options';
+use KeepaliveGuard::KernelSockets qw(socket_options wait_until_acknowledged);
 use KeepaliveGuard::Seccomp qw(refuse_socket_option refuse_system_call);
 use Socket qw(IPPROTO_TCP TCP_KEEPIDLE);
 use Test::More;
@@ -27,9 +27,15 @@ sub restart_refused
 	my ($refuse) = @_;
 	$node->stop;
 	is($node->start_after($refuse), 0, 'the server starts under seccomp');
-	my $session = $node->unix_session;
-	my $until = time + 10;
-	usleep(20_000) until $node->status($session->pid)->{policy} || time > $until;
+	# Until new sessions get the policies, and these are distributed.
+	my $state;
+	seconds_until(20, sub {
+			my $session = $node->session;
+			$state = $node->status($session->pid)->{policy_state} // '';
+			$session->terminate;
+			$node->wait_for_exit($session->pid, 20);
+			return $state eq 'applied' || $state eq 'failed';
+		}) // die "the policies are not in force: $state\n";
 	return;
 }
 
@@ -99,6 +105,7 @@ is($node->log_count(qr/LOG:  keepalive_guard: could not signal a session: Operat
 restart_refused(sub { refuse_system_call(SYS_socket(), 0 => AF_NETLINK) });
 $session = $node->session;
 kernel_has($session, { idle => 32 }, 'a session has its policy without netlink');
+wait_until_acknowledged($session->port);
 $status = $node->status($session->pid);
 is_deeply(
 	[ @$status{qw(policy_state tcp_state timer unanswered_probes)} ],

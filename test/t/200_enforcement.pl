@@ -429,7 +429,7 @@ $subscriber->query("CREATE SUBSCRIPTION big CONNECTION 'host=127.0.0.1 port=@{[$
 ok($node->poll_query_until('subscriber', 'SELECT count(*) = 100000 FROM big'),
 	'a subscription copies its table through a walsender with a locked policy');
 my ($walsender) = map { $_->[0] } @{ $admin->query(
-		q{SELECT pid FROM pg_stat_replication WHERE usename = 'app_locked'}) };
+		q{SELECT pid FROM pg_stat_replication WHERE usename = 'app_locked' AND application_name = 'big'}) }; # not that which copies
 is($node->status($walsender)->{policy_state}, 'applied', 'policy_state of the subscription\'s walsender is applied');
 $subscriber->query('DROP SUBSCRIPTION big');
 

@@ -237,6 +237,7 @@ foreach my $enforcement (qw(default ceiling locked))
 	run_in_each('SELECT 1', @all);
 	$check->('after another reload');
 	$_->terminate foreach @all;
+	$node->wait_for_exit($_->pid, 20) foreach @all; # the next ones need their places
 }
 
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');

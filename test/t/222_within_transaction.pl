@@ -116,7 +116,7 @@ foreach my $way (sort keys %ways)
 		}
 		my @seen = kernel_values($s);
 		$admin->query($middle);
-		seconds_until(1, sub { kernel_values($s) eq $expected[1] });
+		seconds_until(5, sub { kernel_values($s) eq $expected[1] });
 		apply();
 		push @seen, kernel_values($s);
 		$admin->query('SELECT pg_advisory_unlock(1)');
@@ -127,7 +127,7 @@ foreach my $way (sort keys %ways)
 		}
 		$s->result if $waiting;
 		# The session runs no further command.
-		seconds_until(1, sub { kernel_values($s) eq $expected[2] });
+		seconds_until(5, sub { kernel_values($s) eq $expected[2] });
 		push @seen, kernel_values($s);
 		is_deeply(\@seen, \@expected, "$way: $change: values in the kernel");
 

@@ -37,7 +37,7 @@ sub arrives
 my $here = $primary->session(user => 'app');
 my $there = $standby->session(user => 'app');
 is($there->value('SELECT pg_is_in_recovery()'), 't', 'the standby is in recovery');
-arrives('a policy is in force on the standby', 5, '60/75/9/30000', $there);
+arrives('a policy is in force on the standby', 20, '60/75/9/30000', $there);
 $there = $standby->session(user => 'app');
 is(kernel_values($there), '60/75/9/30000', 'a new session on the standby has its policy at once');
 my $other = $standby->session(user => 'app', dbname => 'other');
@@ -48,6 +48,7 @@ is($standby->status($there->pid)->{policy}, 'app', 'keepalive_status() on the st
 like($there->try('SELECT keepalive_report()')->{error}{sqlstate} // '', qr/42501/, 'an ordinary role cannot make the report on the standby');
 like($standby->safe_psql('postgres', 'SELECT keepalive_report()'), qr{ standby .*<th scope="row"><bdi>app</bdi></th>}s,
 	'keepalive_report() on the standby shows the policy');
+$primary->poll_query_until('postgres', 'SELECT count(*) = 1 FROM pg_stat_replication') or die "no replication\n";
 my $walreceiver = $admin->value(q{SELECT pid FROM pg_stat_replication});
 is($primary->status($walreceiver)->{policy}, undef, 'the primary\'s walsender has no policy');
 
@@ -119,7 +120,7 @@ is($reader->try($_)->{error}{sqlstate}, '25006', "the standby refuses $_")
 
 $standby->restart;
 $there = $standby->session(user => 'app');
-arrives('a policy is in force after a restart of the standby', 3, '20/75/9/0', $there);
+arrives('a policy is in force after a restart of the standby', 20, '20/75/9/0', $there);
 $sleeper = $standby->session(user => 'app');
 $sleeper->send('SELECT pg_sleep(600)');
 

@@ -59,7 +59,7 @@ my ($standby, $session) = start_standby('promoted', 21);
 set_idle(22);
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 $standby->promote;
-ok(defined wait_for_kernel($session, { idle => 22 }, 5), 'the last change before a promotion is in force');
+ok(defined wait_for_kernel($session, { idle => 22 }, 20), 'the last change before a promotion is in force');
 ok($standby->poll_query_until('postgres',
 		q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type ~ 'policy reader'}),
 	'the policy reader exits');
@@ -72,7 +72,7 @@ kill 'STOP', $reader;
 set_idle(23);
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 promote_with_stopped($standby, $reader);
-ok(defined wait_for_kernel($session, { idle => 23 }, 5), 'the policy reader notices the end of recovery');
+ok(defined wait_for_kernel($session, { idle => 23 }, 20), 'the policy reader notices the end of recovery');
 $standby->stop;
 
 # There is no reader, and the worker does not get to look.
@@ -85,7 +85,7 @@ ok(defined $standby->wait_for_exit($reader, 10), 'the policy reader is terminate
 set_idle(24);
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 promote_with_stopped($standby, $worker);
-ok(defined wait_for_kernel($session, { idle => 24 }, 5), 'the worker notices the end of recovery');
+ok(defined wait_for_kernel($session, { idle => 24 }, 20), 'the worker notices the end of recovery');
 $standby->stop;
 
 # --- restore to a point in time --------------------------------------------------------
@@ -115,7 +115,7 @@ END
 	$restored->start;
 	$restored->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()') or die "recovery does not end\n";
 	$session = $restored->session;
-	ok(defined wait_for_kernel($session, { idle => 25 }, 5),
+	ok(defined wait_for_kernel($session, { idle => 25 }, 20),
 		"hot_standby = $hot_standby: the policies of the wanted point in time are in force");
 	is($restored->log_count(qr/PANIC|TRAP/), 0, 'the server log has no crash');
 	$restored->stop;

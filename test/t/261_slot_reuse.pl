@@ -44,7 +44,7 @@ my $until = time + SECONDS - 1;
 while (time < $until)
 {
 	$admin->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '" . (60 + $edits++ % 100) . " s' WHERE priority > 1");
-	sleep 0.1;
+	sleep 0.05;
 }
 $_->finish foreach @clients;
 unlike($_, qr/error|FATAL|aborted/i, 'every short session has its own policy') or diag $_ foreach @outputs;

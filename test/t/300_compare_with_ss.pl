@@ -14,6 +14,7 @@ use JSON::PP 'decode_json';
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use KeepaliveGuard::KernelSockets qw(ss_milliseconds wait_until_acknowledged);
+use KeepaliveGuard::Settings 'seconds_until';
 use List::Util qw(max min sum);
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -147,10 +148,11 @@ foreach my $i (0 .. 5) # clients that do not read
 	push @slow, $s;
 }
 my @lost;
+$reader->query('SELECT pg_advisory_lock(1)'); # until they are lost
 foreach my $i (0 .. 5) # clients that are lost while the answer is sent
 {
 	my $s = $node->session(host => $network->add_host, ipv6 => $i % 2);
-	$s->send('SELECT pg_sleep(2), repeat(\'x\', 100000)');
+	$s->send('SELECT pg_advisory_lock_shared(1), repeat(\'x\', 100000)');
 	push @lost, $s;
 }
 my @silent;
@@ -163,9 +165,25 @@ foreach my $i (0 .. 3) # clients that are lost while idle
 }
 my @busy = map { $node->session(host => $host, ipv6 => $_ % 2, application_name => 'busy') }
   1 .. 20;
-sleep 0.1;
+$node->wait_for_wait_event($_->pid, 'advisory') foreach @lost;
 $_->drop foreach @{ $network->{hosts} }[ 1 .. 6 ];
-sleep 4;
+$reader->query('SELECT pg_advisory_unlock(1)');
+
+# Waits until a query of $reader has this result.
+sub becomes
+{
+	my ($sql, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $rows;
+	seconds_until(20, sub { $rows = $reader->query($sql); Test::More::eq_array($rows, $expected) });
+	return is_deeply($rows, $expected, $name);
+}
+my $timers = q{SELECT timer, count(*) FILTER (WHERE unanswered_probes > 0), count(*) FILTER (WHERE retransmits > 0)
+	FROM keepalive_status() WHERE timer <> 'off' GROUP BY 1 ORDER BY 1};
+my $expected_timers = [ [ 'keepalive', scalar @silent, 0 ], [ 'persist', 0, 0 ], [ 'retransmit', 0, scalar @lost ] ];
+becomes($timers, $expected_timers,
+	'unread connections have the persist timer, lost ones are retransmitted, silent ones have unanswered probes');
+sleep 2; # for longer times until the next retransmission
 
 my $traffic = fork // die "fork: $!";
 if ($traffic == 0)
@@ -268,12 +286,16 @@ sub compare_timer
 	return;
 }
 
-my $rounds = 5;
-foreach (1 .. $rounds)
+# At least five rounds, and until all that is to be compared was compared.
+my $rounds = 0;
+my $until = time + 60;
+do
 {
 	compare_once();
+	$rounds++;
 	sleep 0.2;
-}
+} while $rounds < 5
+  || time < $until && (($moved{moving} // 0) < 20 || grep { !$compared{"status.$_"} } qw(unanswered_probes retransmits timer_expires));
 kill 'KILL', $traffic;
 waitpid $traffic, 0;
 
@@ -294,16 +316,6 @@ foreach my $name (qw(rtt bytes_sent segs_in last_ack_recv pacing_rate busy_time 
 is($reader->value(<<'END'), 0, 'no field that this kernel has is NULL');
 SELECT count(*) FROM keepalive_tcp_info() WHERE total_rto_time IS NULL OR snd_wnd IS NULL
 END
-is_deeply(
-	$reader->query(<<'END'),
-SELECT DISTINCT timer, unanswered_probes > 0, retransmits > 0 FROM keepalive_status()
-WHERE timer IN ('persist', 'retransmit') AND application_name = '' ORDER BY 1
-END
-	[ [ 'persist', 'f', 'f' ], [ 'retransmit', 'f', 't' ] ],
-	'unread connections have the persist timer, lost ones are retransmitted');
-is(
-	$reader->value(
-		q{SELECT count(*) FROM keepalive_status() WHERE timer = 'keepalive' AND unanswered_probes > 0}),
-	scalar @silent, 'silent connections have unanswered probes');
+becomes($timers, $expected_timers, 'the connections are still in these states');
 
 done_testing();

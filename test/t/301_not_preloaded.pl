@@ -12,7 +12,6 @@ use KeepaliveGuard::Seccomp 'answer_system_call';
 use PostgreSQL::Test::Utils ();
 use Socket qw(:DEFAULT IPPROTO_IPV6);
 use Test::More;
-use Time::HiRes 'sleep';
 
 require 'syscall.ph';
 
@@ -135,13 +134,14 @@ foreach my $i (0, 1)
 my @twice = map { session_from($nodes[0], $_, 29_999) } '127.0.0.1', $host->server;
 right_sockets('one client port at two addresses', $readers[0], @own, @twice);
 $_->terminate foreach @twice;
+$nodes[0]->wait_for_exit($_->pid, 20) foreach @twice;
 
 # --- a connection that was reset ------------------------------------------------------------
 
 my $dead = session_from($nodes[0], '127.0.0.1', 29_998);
 $dead->query('SET client_connection_check_interval = 0');
 $dead->send('SELECT pg_sleep(100)');
-sleep 0.2;
+$nodes[0]->wait_for_wait_event($dead->pid, 'PgSleep');
 my $dead_pid = $dead->pid;
 $dead->reset;
 my $successor = session_from($nodes[0], '127.0.0.1', 29_998);
@@ -156,6 +156,7 @@ is_deeply(
 is($readers[0]->value("SELECT state FROM keepalive_tcp_info() WHERE pid = $dead_pid"), undef,
 	'keepalive_tcp_info() has no figures for the dead connection');
 $readers[0]->query("SELECT pg_terminate_backend($dead_pid)");
+$nodes[0]->wait_for_exit($dead_pid, 20);
 
 # --- privileges --------------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ sub works_after
 	$reader->query("UPDATE keepalive_policy SET tcp_keepalives_idle = '$idle s'");
 	ok(defined wait_for_kernel($session, { idle => $idle }, 10), "$sandbox: a change reaches a connected session");
 
+	$node->wait_for_policies;
 	my $status = $reader->try("SELECT policy_state, tcp_state, health, rtt_ms IS NOT NULL, gives_up_in IS NOT NULL
 		FROM keepalive_status() WHERE pid = @{[$session->pid]}");
 	is_deeply([ @$status{qw(rows notices)} ], [ [ [ 'applied', 'ESTABLISHED', 'alive', 't', 't' ] ], [] ],

@@ -3,6 +3,7 @@
 #
 #   my $client = KeepaliveGuard::Router->new(20, forgets_after => 3);
 #   $node->session(host => $client);     # as with any KeepaliveGuard::Host
+#   $client->forget_after(5);            # another time
 package KeepaliveGuard::Router;
 
 use strict;
@@ -10,7 +11,7 @@ use warnings;
 use parent 'KeepaliveGuard::Host';
 
 # N is a number that no other host of the network has.  Options: forgets_after =>
-# seconds; answer: what the router does with a packet of a connection that it has
+# seconds (default: days); answer: what the router does with a packet of a connection that it has
 # forgotten, as an nft statement (default "drop").
 sub new
 {
@@ -36,9 +37,18 @@ table inet lab {
 }
 END
 	# Without "loose", a packet of an unknown connection is invalid unless it is a SYN.
-	$router->_must_here('sysctl', '-qw', 'net.netfilter.nf_conntrack_tcp_loose=0',
-		"net.netfilter.nf_conntrack_tcp_timeout_established=$options{forgets_after}");
+	$router->_must_here('sysctl', '-qw', 'net.netfilter.nf_conntrack_tcp_loose=0');
+	$self->forget_after($options{forgets_after}) if defined $options{forgets_after};
 	return $self;
+}
+
+# From now on, the router forgets connections that are idle for this many seconds; one
+# that is open already, once a packet has passed.
+sub forget_after
+{
+	my ($self, $seconds) = @_;
+	$self->{router}->_must_here('sysctl', '-qw', "net.netfilter.nf_conntrack_tcp_timeout_established=$seconds");
+	return;
 }
 
 sub address { return "10.78.$_[0]{n}.2" }

@@ -7,8 +7,8 @@ namespace
 
 constexpr Millis least_idleness = 1000;
 
-// The kernel counts in jiffies, of 10 ms at most (CONFIG_HZ): a probe may be sent that
-// long before `quiet` has reached the time for it.
+// The kernel counts in jiffies, of 10 ms at most (CONFIG_HZ), and PostgreSQL does not: a
+// probe may be sent that long before `quiet` has reached the time for it.
 constexpr Millis jiffy = 10;
 
 PathEvidence survived(Millis idle_for)
@@ -44,8 +44,8 @@ PathEvidence path_evidence(const IdlePath &path) noexcept
 
 	// What was received after that long can only be the answer to a probe.  So no idle
 	// timeout below that has ended the connection, even if the client was lost later.
-	if (probes && quiet - path.silent >= path.keepalive_idle)
-		return survived(path.keepalive_idle);
+	if (probes && quiet - path.silent + jiffy >= path.keepalive_idle)
+		return survived(std::min(quiet, path.keepalive_idle));
 
 	switch (path.end)
 	{

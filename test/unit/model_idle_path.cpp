@@ -80,6 +80,15 @@ TEST(IdlePath, AllowsAProbeThatIsAJiffyEarly)
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 59'990, 60'000, 1)).outcome,
 	          PathOutcome::lost);
 	EXPECT_EQ(path_evidence(path(PathEnd::reset, 59'989, 60'000, 1)), untold);
+
+	// The first probe was answered, the second one was not.
+	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 120'990, 61'000, 1)),
+	          survived(idle));
+	EXPECT_EQ(path_evidence(path(PathEnd::unanswered, 120'989, 61'000, 1)).outcome,
+	          PathOutcome::lost);
+	EXPECT_EQ(path_evidence(path(PathEnd::none, 60'090, 100, 0)), survived(idle));
+	EXPECT_EQ(path_evidence(path(PathEnd::none, 60'089, 100, 0)), untold);
+	EXPECT_EQ(path_evidence(path(PathEnd::none, 59'990, 0, 0)), survived(59'990));
 }
 
 TEST(IdlePath, CountsNoLossAfterAnsweredProbes)

@@ -28,13 +28,14 @@ BEGIN
 	PERFORM pg_temp.connect('killed', 'user=test_metrics');
 	PERFORM pg_terminate_backend(pid, 5000) FROM dblink('killed', 'SELECT pg_backend_pid()') AS session (pid integer);
 	PERFORM dblink_disconnect('killed');
-	FOR i IN 1 .. 100 LOOP
-		EXIT WHEN (SELECT sessions FROM keepalive_stats() WHERE policy = 'baseline') = 2;
+	-- Those that have ended, and sessions from before this test, may still have to exit.  Until
+	-- the last answer is acknowledged, the state of a connection changes.
+	FOR i IN 1 .. 400 LOOP
+		EXIT WHEN (SELECT sessions FROM keepalive_stats() WHERE policy = 'baseline') = 2
+			AND (SELECT count(*) = 5 AND count(*) FILTER (WHERE timer = 'keepalive') = 4 FROM keepalive_status());
 		PERFORM pg_sleep(0.05);
 	END LOOP;
 END $$;
-
--- Until the last answer is acknowledged, the state of a connection changes.
 SELECT pg_sleep(0.3);
 CREATE TEMP TABLE metric AS SELECT * FROM keepalive_metrics;
 CREATE TEMP TABLE status AS SELECT * FROM keepalive_status();

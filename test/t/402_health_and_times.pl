@@ -86,15 +86,14 @@ is_deeply([ figures($unix) ], [ (undef) x 4 ], 'health and times of a Unix socke
 
 my $stalled = session('watched', receive_buffer => 4096);
 $stalled->send(q(SELECT repeat('x', 10000) FROM generate_series(1, 100000)));
-($health, $gives_up_in) = wait_for_health($stalled, 'zero_window', 5);
+($health, $gives_up_in) = wait_for_health($stalled, 'zero_window', 20);
 is($health, 'zero_window', 'health of a client that does not read is zero_window');
 cmp_ok($gives_up_in, '<=', 22.01, 'gives_up_in of a client that does not read is limited by stall_timeout');
 
 my $closing = session('postgres');
 $closing->send('SELECT pg_sleep(60)');
-sleep 0.2;
 $closing->half_close;
-($health) = wait_for_health($closing, 'closed_by_peer', 5);
+($health) = wait_for_health($closing, 'closed_by_peer', 20);
 is($health, 'closed_by_peer', 'health of a client that has sent FIN is closed_by_peer');
 
 my $probed = session('quick');
@@ -103,20 +102,20 @@ $retransmitting->query('LISTEN something');
 wait_until_acknowledged($retransmitting->port);
 my $dead = session('quick', host => $other);
 $dead->send('SELECT pg_sleep(60)');
-sleep 0.2;
+$node->wait_for_wait_event($dead->pid, 'PgSleep');
 $host->drop;
 $other->refuse;
 $superuser->query('NOTIFY something');
 
-($health, $gives_up_in) = wait_for_health($probed, 'probing', 5);
+($health, $gives_up_in) = wait_for_health($probed, 'probing', 20);
 is($health, 'probing', 'health of a client that does not answer probes is probing');
 cmp_ok($gives_up_in, '>', 90, 'gives_up_in of a probed client has most of the hundred probes left');
 cmp_ok($gives_up_in, '<=', 100 * 1.15 + 3, 'gives_up_in of a probed client is not more than the hundred probes');
-($health, $gives_up_in) = wait_for_health($retransmitting, 'retransmitting', 5);
+($health, $gives_up_in) = wait_for_health($retransmitting, 'retransmitting', 20);
 is($health, 'retransmitting', 'health of a client that does not acknowledge is retransmitting');
 cmp_ok($gives_up_in, '>', 900, 'gives_up_in of an unacknowledged connection is not less than tcp_retries2 gives');
 cmp_ok($gives_up_in, '<', 1062.2, 'gives_up_in of an unacknowledged connection is not more than tcp_retries2 gives');
-my @dead = wait_for_health($dead, 'dead', 5);
+my @dead = wait_for_health($dead, 'dead', 20);
 is_deeply([ @dead[ 0, 1 ] ], [ 'dead', 0 ], 'health is dead and gives_up_in 0 when the kernel has given up and the backend still runs');
 is($node->status($dead->pid)->{tcp_state}, 'CLOSE', 'tcp_state is CLOSE when the kernel has given up');
 

@@ -28,16 +28,16 @@ sub plan_for
 plan_for('app', '');
 plan_for('nocheck', q{, client_connection_check_interval = '0'});
 
-# Waits until there are as many findings as patterns, and compares.
+# Waits until the findings are like the patterns.
 sub finds
 {
 	my ($name, $session, @patterns) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $until = time + 20;
-	my @findings;
-	do { sleep 0.1; @findings = $session->findings } until @findings == @patterns || time > $until;
 	my $pattern = join "\n", @patterns;
-	return like(join("\n", @findings), qr/\A$pattern\z/, $name);
+	my $findings;
+	do { sleep 0.1; $findings = join "\n", $session->findings } until $findings =~ /\A$pattern\z/ || time > $until;
+	return like($findings, qr/\A$pattern\z/, $name);
 }
 
 # Follows the hints of all findings, and of those that appear then, until there is none.
@@ -65,10 +65,6 @@ sub reset_policies
 	$node->wait_for_policies;
 	return;
 }
-
-# They are found after they have run for a minute.
-my @long = map { my $s = $node->unix_session(user => $_); $s->send('SELECT pg_sleep(300)'); $s } qw(plain nocheck app);
-my $long_since = time;
 
 my $app = $node->session(host => $host, user => 'app');
 my $local = $node->session(user => 'plain');
@@ -157,6 +153,10 @@ $node->wait_for_catchup($standby);
 my $there = $standby->unix_session;
 finds('a standby gives no finding', $there);
 finds('the primary gives no finding about the standby\'s walsender', $admin);
+
+# They are found after they have run for a minute, below.
+my @long = map { my $s = $node->unix_session(user => $_); $s->send('SELECT pg_sleep(300)'); $s } qw(plain nocheck app);
+my $long_since = time;
 
 $admin->query(q{UPDATE keepalive_policy SET comment = 'changed'});
 $node->wait_for_catchup($standby);

@@ -42,7 +42,8 @@ sub finds
 {
 	my ($pattern, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	return like(join("\n", wait_for(sub { @_ == 1 })), qr/\A$pattern[^\n]*\z/, $name);
+	my $one = qr/\A$pattern[^\n]*\z/;
+	return like(join("\n", wait_for(sub { join("\n", @_) =~ $one })), $one, $name);
 }
 
 sub set_timeout
@@ -108,8 +109,9 @@ is_well('wal_receiver_timeout covers subscriptions');
 set_timeout($node, 0);
 finds(qr/warning \| subscription "slow" \| its connection is given up 02:11:15 after the other host is gone, or later; wal_receiver_timeout is 0 \| ALTER SYSTEM RESET wal_receiver_timeout/,
 	'without it, a subscription with the times of the system is found, one with times of its own is not');
-is_deeply([ $node->unix_session(user => 'monitor')->findings ], [ $admin->findings ], 'pg_monitor sees the same');
 my $monitor = $node->unix_session(user => 'monitor');
+my @others;
+is_deeply([ wait_for(sub { @others = $monitor->findings; "@_" eq "@others" }) ], \@others, 'pg_monitor sees the same');
 unlike($monitor->value('SELECT json_agg(o) FROM keepalive_outbound() AS o'), qr/secret/, 'nobody sees passwords');
 $node->follow_hint($admin->value('SELECT hint FROM keepalive_check()'));
 is_well('the hint sets wal_receiver_timeout');

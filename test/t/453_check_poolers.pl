@@ -6,6 +6,7 @@ use warnings;
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use KeepaliveGuard::Pooler;
+use KeepaliveGuard::Settings 'seconds_until';
 use Test::More;
 
 my $network = KeepaliveGuard::Network->new;
@@ -19,6 +20,16 @@ $admin->query('CREATE ROLE app LOGIN; CREATE ROLE checked LOGIN');
 sub findings
 {
 	return $admin->query(q{SELECT subject, hint FROM keepalive_check() WHERE problem LIKE '%pooler%' ORDER BY 1});
+}
+
+# Waits for these findings.
+sub finds
+{
+	my ($name, @expected) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $findings;
+	seconds_until(10, sub { $findings = findings(); join('|', map { @$_ } @$findings) eq join '|', map { @$_ } @expected });
+	return is_deeply($findings, \@expected, $name);
 }
 
 # --- clients that are no poolers ---------------------------------------------------------------
@@ -46,7 +57,11 @@ sub clients
 		$node->session(
 			host => $client, address => $pooler->address, port => 6432, user => 'app', dbname => $mode, application_name => 'web')
 	} 1 .. $count;
-	$_->send('SELECT pg_sleep(0.3)') foreach @clients; # at the same time, each on a connection of its own
+	# At the same time, each on a connection of its own.
+	$admin->query('SELECT pg_advisory_lock(1)');
+	$_->send('SELECT pg_advisory_xact_lock_shared(1)') foreach @clients;
+	seconds_until(20, sub { $admin->value('SELECT count(*) FROM pg_locks WHERE NOT granted') == $count }) // die "they do not wait\n";
+	$admin->query('SELECT pg_advisory_unlock(1)');
 	$_->result foreach @clients;
 	return @clients;
 }
@@ -56,16 +71,16 @@ my $hint = sprintf q{INSERT INTO keepalive_policy (name, client, client_connecti
 foreach my $mode (qw(transaction session statement))
 {
 	my @clients = clients($mode, 3);
-	is_deeply(findings(), [ [ 'clients at ' . $pooler->address, $hint ] ], "$mode pooling is recognised");
+	finds("$mode pooling is recognised", [ 'clients at ' . $pooler->address, $hint ]);
 	$_->terminate foreach @clients;
 	if ($mode eq 'session')
 	{
-		is_deeply(findings(), [ [ 'clients at ' . $pooler->address, $hint ] ],
-			'session pooling is recognised while the connections wait for their next client');
+		finds('session pooling is recognised while the connections wait for their next client',
+			[ 'clients at ' . $pooler->address, $hint ]);
 	}
 	$admin->query("SELECT pg_terminate_backend(pid, 5000) FROM keepalive_status() WHERE client_addr = '@{[$pooler->address]}'");
 }
-is_deeply(findings(), [], 'without its connections there is no finding');
+finds('without its connections there is no finding');
 
 my @clients = clients('transaction', 3);
 $admin->query($hint);

@@ -5,13 +5,14 @@ use warnings;
 
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
+use KeepaliveGuard::Settings 'seconds_until';
 use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $network = KeepaliveGuard::Network->new;
 my $host = $network->add_host;
 my $other = $network->add_host;
-my $node = KeepaliveGuard::Cluster->start_new('primary', conf => "max_prepared_transactions = 2\n");
+my $node = KeepaliveGuard::Cluster->start_new('primary', conf => "max_prepared_transactions = 2\nautovacuum = off\n");
 my $admin = $node->unix_session;
 $admin->query(<<'END');
 CREATE TABLE t AS SELECT 1 AS id, 0 AS value;
@@ -85,7 +86,7 @@ my @elsewhere = map { started_waiting($node->unix_session, $_) }
   'SELECT * FROM u', 'SELECT pg_advisory_lock_shared(8)';
 sleep 2.5; # so that a probe is answered after they began to wait
 
-is_deeply(blockers(), [], 'keepalive_blockers is empty while all connections are alive');
+is_deeply(wait_for_blockers(0), [], 'keepalive_blockers is empty while all connections are alive');
 my $plan = join "\n", map { $_->[0] } @{ $admin->query('EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT * FROM keepalive_blockers') };
 like($plan, qr/Function Scan on pg_lock_status[^\n]*\(never executed\)/, 'keepalive_blockers does not read locks while all connections are alive');
 unlike($plan, qr/JIT:/, 'keepalive_blockers does not use JIT compilation');
@@ -137,6 +138,10 @@ is(scalar @{ blockers($node->unix_session(user => 'monitor')) }, 1, 'pg_monitor 
 
 # --- the report -------------------------------------------------------------------------
 
+# The other sessions that have lost their client are probed too by now, and those of the roles
+# above have ended.
+seconds_until(20, sub { join(' ', @{ $admin->query(q{SELECT count(*), count(*) FILTER (WHERE health = 'probing') FROM keepalive_status()})->[0] }) eq '10 3' })
+  // die "not ten sessions\n";
 my $report = $node->unix_session(user => 'monitor', application_name => 'a<b')->value('SELECT keepalive_report()');
 # Without tags and attributes.
 my $text = $report =~ s/<[^>]*>/ /gr =~ s/\s+/ /gr;
@@ -177,7 +182,7 @@ is_deeply([ @$older{qw(waiting oldest_wait holds_xmin xmin_age)} ], [ 0, undef, 
 is_deeply([ @$younger{qw(waiting oldest_wait holds_xmin xmin_age)} ], [ 0, undef, 'f', 0 ],
 	'a dead session with a newer snapshot does not hold back vacuum');
 $admin->query("SELECT pg_terminate_backend(@{[$snapshot->pid]})");
-$rows = wait_for_blockers(1);
+seconds_until(20, sub { $rows = blockers(); @$rows == 1 && $rows->[0]{holds_xmin} eq 't' });
 is($rows->[0]{holds_xmin}, 't', 'the newer snapshot holds back vacuum once the older one is gone');
 
 done_testing();

@@ -5,6 +5,7 @@ use warnings;
 
 use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
+use KeepaliveGuard::Settings 'seconds_until';
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -88,7 +89,8 @@ sleep 3;
 foreach my $intent (@intents)
 {
 	my $pids = join ',', values %{ $intent->{pid} };
-	my $good = $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid IN ($pids) AND policies = '{$intent->{name}}' AND policy_state = 'applied' AND health IN ('alive', 'zero_window')");
+	my $good;
+	seconds_until(10, sub { $good = $admin->value("SELECT count(*) FROM keepalive_status() WHERE pid IN ($pids) AND policies = '{$intent->{name}}' AND policy_state = 'applied' AND health IN ('alive', 'zero_window')"); $good == keys %{ $intent->{pid} } });
 	is($good, scalar keys %{ $intent->{pid} }, "intent $intent->{within} s: all sessions are alive and have the policy");
 }
 
@@ -114,8 +116,9 @@ while ($left && time < $end)
 		foreach my $state (keys %{ $intent->{pid} })
 		{
 			next if $intent->{seconds}{$state};
-			if (-d "/proc/$intent->{pid}{$state}") { $left++ }
-			else { $intent->{seconds}{$state} = time - $intent->{dropped} }
+			my $pid = $intent->{pid}{$state};
+			if (-d "/proc/$pid") { $left++ }
+			else { $intent->{seconds}{$state} = $node->ended_at($pid) - $intent->{dropped} }
 		}
 	}
 	sleep 0.02;

@@ -1,15 +1,15 @@
 #include "model/match.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 using namespace guard;
 
@@ -340,37 +340,38 @@ TEST(Candidates, ContinuesAfterTheLastOne)
 	EXPECT_EQ(next_candidate(nullptr, nullptr, 0, c, 0), 0u);
 }
 
-// Ten thousand policies must not delay a starting backend.  The limits hold even without
-// optimization.  The best of many runs counts, because the machine is shared.
-TEST(Candidates, AreFoundQuicklyAmongTenThousandPolicies)
+// Ten thousand policies must not delay a starting backend: it reads only their rules,
+// which are small.  Here, the policies whose rules do not fit cannot be read.  How long
+// it takes is in doc/performance.md.
+TEST(Candidates, AreFoundByTheRulesAlone)
 {
 	constexpr std::size_t n = 10000;
-	std::vector<Rule> rules(n);
-	const auto policies = std::make_unique<Policy[]>(n);
+	const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+	const std::size_t bytes = (n * sizeof(Policy) + page - 1) / page * page;
+	void *memory = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(memory, MAP_FAILED);
+	auto *const policies = static_cast<Policy *>(memory);
+	const std::size_t offset = (n - 1) * sizeof(Policy) / page * page;
+	ASSERT_EQ(mprotect(static_cast<char *>(memory) + offset, bytes - offset,
+	                   PROT_READ | PROT_WRITE),
+	          0);
+	std::vector<Rule> rules;
 	for (std::size_t i = 0; i < n; ++i)
 	{
-		const Row row(std::to_string(i).c_str(), "app",
+		const Row row(std::to_string(i).c_str(), i % 3 ? "app" : "",
 		              ("role" + std::to_string(i)).c_str(),
 		              i % 2 ? network("10.0.0.0", 8) : network("2001:db8::", 64));
-		rules[i] = row.rule;
-		policies[i] = row.policy;
+		rules.push_back(row.rule);
+		if (i == n - 1)
+			policies[i] = row.policy;
 	}
-	const Connection last = connect("10.0.0.1", "app", "role9999");
-	const Connection nobody = connect("10.0.0.1", "app", "nobody");
-	auto best = std::chrono::nanoseconds::max();
-	for (int run = 0; run < 200; ++run)
-	{
-		const auto start = std::chrono::steady_clock::now();
-		const std::size_t found =
-			next_candidate(rules.data(), policies.get(), n, nobody, 0);
-		best = std::min<std::chrono::nanoseconds>(best, std::chrono::steady_clock::now() -
-		                                                    start);
-		ASSERT_EQ(found, n);
-	}
-	EXPECT_EQ(next_candidate(rules.data(), policies.get(), n, last, 0), n - 1);
-	RecordProperty("nanoseconds", static_cast<int>(best.count()));
-	std::printf("10,000 rules: %.1f us\n", static_cast<double>(best.count()) / 1000);
-	EXPECT_LT(best, std::chrono::microseconds(500));
+	EXPECT_EQ(next_candidate(rules.data(), policies, n,
+	                         connect("10.0.0.1", "app", "nobody"), 0),
+	          n);
+	EXPECT_EQ(next_candidate(rules.data(), policies, n,
+	                         connect("10.0.0.1", "app", "role9999"), 0),
+	          n - 1);
+	munmap(memory, bytes);
 }
 
 } // namespace

@@ -65,7 +65,7 @@ void on_cpu_timer(int)
 
 void start_cpu_timer()
 {
-	pqsignal(SIGVTALRM, on_cpu_timer);
+	signal(SIGVTALRM, on_cpu_timer);
 	const itimerval interval = {{most_seconds, 0}, {most_seconds, 0}};
 	setitimer(ITIMER_VIRTUAL, &interval, nullptr);
 }

@@ -97,7 +97,7 @@ foreach my $transport (qw(tcp tls unix))
 	session(
 		$transport, 'FIN in a transaction', 'client_vanished',
 		sql => 'BEGIN; SELECT pg_sleep(0.2)',
-		columns => { %closed, state => 'idle in transaction', transaction_age => qr/^0\.[2-9]/ })->vanish;
+		columns => { %closed, state => 'idle in transaction', transaction_age => qr/^(?:0\.[2-9]|[1-9])/ })->vanish;
 	session($transport, 'FIN in COPY', 'client_vanished', sql => 'COPY t FROM STDIN',
 		columns => { detail => qr/(?:CLOSE_WAIT|(?:EPIPE|FIN) in state CLOSE|^(?:no error|EPIPE)$)/, state => 'active' })
 	  ->vanish;
@@ -189,7 +189,7 @@ foreach my $transport (qw(tcp tls unix))
 		columns => {
 			detail => qr/idle-in-transaction timeout/,
 			state => 'idle in transaction',
-			transaction_age => qr/^0\.[3-9]/ });
+			transaction_age => qr/^(?:0\.[3-9]|[1-9])/ });
 	my $invalid = session($transport, 'an unknown message', 'terminated',
 		columns => { detail => qr/^invalid frontend message type/ });
 	$invalid->_write("\1\0\0\0\4");
@@ -230,7 +230,7 @@ foreach my $transport (qw(tcp tls))
 		columns => {
 			detail => qr/^ETIMEDOUT in state CLOSE, 2 unanswered probes, 0 retransmissions, data not in flight$/,
 			unanswered_probes => 2,
-			silent_for => qr/^[3-5]\./,
+			silent_for => qr/^[3-9]\./,
 			state => 'idle' });
 	push @idle, session(
 		$transport, 'silent, idle, with a user timeout', 'keepalive_timeout',
@@ -282,12 +282,16 @@ foreach my $session (@idle)
 {
 	$session->send('SELECT pg_sleep(60)') if $session->parameter('application_name') =~ /client check/;
 }
-wait_until_acknowledged($_->port) foreach @idle;
-$_->send("SELECT pg_sleep(1), 'answer'") foreach @in_flight;
-sleep 0.4; # until all queries have arrived
+# They answer once the path has failed.
+my $locker = $node->unix_session;
+$locker->query('SELECT pg_advisory_lock(1)');
+$_->send("SELECT pg_advisory_lock_shared(1), 'answer'") foreach @in_flight;
+$node->wait_for_wait_event($_->pid, 'advisory') foreach @in_flight;
+wait_until_acknowledged($_->port) foreach @idle, @in_flight;
 $silent->drop;
 $unreachable->unreachable;
 $prohibited->unreachable('admin-prohibited');
+$locker->query('SELECT pg_advisory_unlock(1)');
 $_->() foreach @later;
 
 # tcp_retries2 also ends window probes if it is reached before the user timeout.

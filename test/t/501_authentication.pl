@@ -5,6 +5,7 @@ use warnings;
 
 use IO::Socket::INET ();
 use KeepaliveGuard::Cluster;
+use KeepaliveGuard::Settings 'seconds_until';
 use Test::More;
 use Time::HiRes qw(sleep);
 
@@ -72,7 +73,8 @@ close $silent;
 is(length join('', readline $slow), 9, 'at authentication_timeout, the client gets no further message');
 sleep 0.5;
 
-my $rows = $admin->query(<<'END');
+my $rows;
+seconds_until(20, sub { @{ $rows = $admin->query(<<'END') } >= 7 });
 SELECT usename, detail, datname, policies, state, transaction_age, backend_type, host(client_addr), client_port > 0
 FROM keepalive_events() WHERE cause = 'authentication_failed'
 END
@@ -94,7 +96,8 @@ WHERE detail = '@{[$message =~ s/'/''/gr]}' AND cause = 'terminated' AND usename
 END
 }
 
-my ($stats) = @{ $admin->query(<<'END') };
+my $stats;
+seconds_until(20, sub { ($stats) = @{ $admin->query(<<'END') }; $stats->[3] == 0 });
 SELECT authentication_failed, terminated, client_closed > 0,
 	sessions_total - client_closed - terminated - sessions
 FROM keepalive_stats() WHERE policy IS NULL

@@ -8,6 +8,7 @@ use KeepaliveGuard::Cluster;
 use KeepaliveGuard::ExpectedEvents;
 use KeepaliveGuard::Network;
 use KeepaliveGuard::KernelSockets 'wait_until_acknowledged';
+use KeepaliveGuard::Settings 'seconds_until';
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
@@ -72,6 +73,11 @@ $admin->query('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @terminate
 my $bgwriter = $admin->value(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'});
 kill 'STOP', $bgwriter;
 sleep 0.7;
+my $sent = seconds_until(20, sub { $admin->value(<<'END') eq 't' });
+SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn() < 100 -- the header of a page
+	AND (SELECT min(sent_lsn) FROM pg_stat_replication WHERE state = 'streaming') >= pg_current_wal_flush_lsn()
+END
+die "WAL is still to be sent\n" unless defined $sent;
 wait_until_acknowledged($_->port) foreach @silent_sessions;
 $silent->drop;
 $events->check(20);
@@ -124,6 +130,10 @@ push @open, $node->session(host => $living, replication => 'true'); # that does 
 push @open, $node->session(host => $living, replication => 'database');
 $open[0]->query('BEGIN');
 $open[1]->send('SELECT pg_sleep(60)');
+my $counter = $node->unix_session;
+defined seconds_until(20, sub { $counter->value('SELECT sum(sessions) FROM keepalive_stats()') == 8 }) or die "not eight sessions\n";
+$counter->terminate;
+$node->wait_for_exit($counter->pid, 20);
 my $log = $node->log_end;
 $node->stop('fast');
 $_->kill_kill foreach $receivewal, $recvlogical;

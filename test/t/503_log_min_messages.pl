@@ -44,8 +44,8 @@ my @walsenders = (session('walsender, Terminate', 'unknown', replication => 'tru
 $_->query("START_REPLICATION PHYSICAL $lsn") foreach @walsenders;
 $walsenders[0]->terminate;
 $walsenders[1]->vanish;
+$node->wait_for_wait_event($checked->pid, 'PgSleep');
 $checked->reset;
 $events->check(15);
-
 
 done_testing();

@@ -15,6 +15,7 @@ $node->policy(name => 'app', role => 'app', tcp_keepalives_idle => '60s');
 $node->policy(name => 'off', role => 'other', enabled => 0);
 $node->wait_for_policies;
 my $admin = $node->unix_session;
+wait_for_sessions(1);
 $admin->query('SELECT keepalive_stats_reset()');
 
 # { policy ("" for none) => [ sessions, sessions_total, client_closed, client_vanished,

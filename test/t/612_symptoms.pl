@@ -34,6 +34,7 @@ sub symptom
 	my $log = qr/\[$pid\][^\n]*\Q$message\E.*?\[$pid\][^\n]*lost connection to client [^\n]*: $cause,/s;
 	ok(defined seconds_until(15, sub { slurp_file($node->logfile) =~ $log }), "the log has it, and then the cause $cause")
 	  or diag(join "\n", grep { /\[$pid\]/ } split /\n/, slurp_file($node->logfile));
+	$node->wait_for_exit($pid, 15);
 	is($admin->value("SELECT cause FROM keepalive_events() WHERE pid = $pid"), $cause, 'and the event has the same');
 	return;
 }
@@ -61,6 +62,7 @@ symptom($dead, 'could not receive data from client: Connection timed out', 'keep
 my $told = $node->session(host => $host);
 $admin->query("SELECT pg_terminate_backend(@{[$told->pid]})");
 is($told->result->{error}{message}, 'terminating connection due to administrator command', 'the message of pg_terminate_backend()');
+$node->wait_for_exit($told->pid, 15); # the event comes after the message
 is($admin->value("SELECT cause FROM keepalive_events() WHERE pid = @{[$told->pid]}"), 'terminated', 'its cause');
 
 ok(defined $node->wait_for_exit($sleeping->pid, 15), 'dead_after ends the session of a client that cannot be reached');

@@ -87,12 +87,15 @@ my $step = sub {
 	{
 		foreach my $kind (keys %{ $side->{pid} })
 		{
-			$side->{gone}{$kind} //= time - $start unless -d "/proc/$side->{pid}{$kind}";
+			# At the earliest: when it was there for the last time.
+			my $looked = time;
+			if (-d "/proc/$side->{pid}{$kind}") { $side->{there}{$kind} = $looked }
+			else { $side->{gone}{$kind} //= ($side->{there}{$kind} // $start) - $start }
 			$left++ unless defined $side->{gone}{$kind};
 		}
 		foreach my $kind (qw(waiting sending))
 		{
-			my $when = $side->{program}{$kind}->line(qr/^EOF$|could not|closed/);
+			my $when = $side->{program}{$kind}->earliest_line(qr/^EOF$|could not|closed/);
 			$side->{noticed}{$kind} //= $when - $start if $when;
 			$left++ unless $when;
 		}

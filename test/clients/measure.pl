@@ -268,8 +268,10 @@ KeepaliveGuard::Program::wait_until(
 		my $left = 0;
 		foreach my $one (@accepting)
 		{
+			# At the earliest: when it was open for the last time.
 			my $now = Time::HiRes::time - $lost;
-			$one->{given_up} //= $now if KeepaliveGuard::Clients::_closed($one->{socket});
+			if (!KeepaliveGuard::Clients::_closed($one->{socket})) { $one->{open_at} = $now }
+			else { $one->{given_up} //= $one->{open_at} // $now }
 			$one->{ended} //= $now unless -d "/proc/$one->{backend}";
 			$left++ unless $one->{given_up} && ($one->{ended} || $one->{name} eq 'PgBouncer');
 		}

@@ -163,11 +163,11 @@ sub _start
 	return $kind->{programs}{$state} = $program;
 }
 
-# When a program says that it has an error, as the seconds after $from.
+# When a program says that it has an error, as the seconds after $from, at the earliest.
 sub _error
 {
 	my ($program, $from) = @_;
-	my $when = $program->line(qr/^EOF$|error|FATAL|could not|timed out|terminated|closed/i) // return;
+	my $when = $program->earliest_line(qr/^EOF$|error|FATAL|could not|timed out|terminated|closed/i) // return;
 	return $when - $from;
 }
 
@@ -261,7 +261,9 @@ sub measure
 			foreach my $kind (@kinds)
 			{
 				my $of = $seconds{ $kind->{name} } //= {};
-				$of->{idle} //= time - $lost if _closed($kind->{socket});
+				my $looked = time;
+				if (!_closed($kind->{socket})) { $kind->{open_at} = $looked }
+				else { $of->{idle} //= ($kind->{open_at} // $lost) - $lost }
 				foreach my $state (qw(waiting sending connecting))
 				{
 					my $program = $kind->{programs}{$state};
@@ -297,7 +299,7 @@ sub measure
 			$program->send("$kind->{sql}{one};");
 			my $told = KeepaliveGuard::Program::wait_until(
 				sub { defined _error($program, 0) },
-				$kind->{reconnects} ? $kind->{promised}{connecting} : 2,
+				$kind->{reconnects} ? $kind->{promised}{connecting} : 10,
 				$program);
 			ok($told, "$name: the idle program gets the error with its next query at the latest")
 			  or diag($program->output);

@@ -34,7 +34,7 @@ sub start
 	}
 	close $_ foreach $stdin, $stdout;
 	return bless {
-		pid => $pid, to => $to, from => $from, started => $started,
+		pid => $pid, to => $to, from => $from, started => $started, silent_at => $started,
 		buffer => '', lines => [] }, $class;
 }
 
@@ -53,14 +53,29 @@ sub send
 # All that it has written so far.
 sub output { return join "\n", (map { $_->[1] } @{ $_[0]{lines} }), $_[0]{buffer} }
 
-# When the first line came that matches, counted from line $from on; undef if none has.
-# The end of the output counts as the line "EOF".
+# When the first line came that matches, counted from line $from on, at the latest; undef if
+# none has.  The end of the output counts as the line "EOF".
 sub line
 {
 	my ($self, $pattern, $from) = @_;
-	my @lines = @{ $self->{lines} };
-	my ($line) = grep { $_->[1] =~ $pattern } @lines[ ($from // 0) .. $#lines ];
+	my $line = $self->_line($pattern, $from);
 	return $line && $line->[0];
+}
+
+# The same at the earliest: when there was nothing to read for the last time.  That does not
+# take it for the program's delay if the test has to wait for a CPU.
+sub earliest_line
+{
+	my ($self, $pattern, $from) = @_;
+	my $line = $self->_line($pattern, $from);
+	return $line && $line->[2];
+}
+
+sub _line
+{
+	my ($self, $pattern, $from) = @_;
+	my @lines = @{ $self->{lines} };
+	return (grep { $_->[1] =~ $pattern } @lines[ ($from // 0) .. $#lines ])[0];
 }
 
 # The number of lines so far.
@@ -73,19 +88,24 @@ sub wait_until
 	my $until = time + $timeout;
 	my %program = map { (fileno $_->{from} => $_) } grep { $_->{from} } @programs;
 	my $select = IO::Select->new(map { $_->{from} } values %program);
+	my $is_late = 0;
 	until ($condition->())
 	{
-		return 0 if time > $until;
+		return 0 if $is_late; # what had come was read once more
+		$is_late = time > $until;
+		my $asked = time;
 		my @ready = $select->can_read(0.02);
+		my %is_ready = map { (fileno $_ => 1) } @ready;
+		$program{$_}{silent_at} = $asked foreach grep { !$is_ready{$_} } keys %program;
 		Time::HiRes::sleep(0.02) unless $select->count;
 		foreach my $from (@ready)
 		{
 			my $self = $program{ fileno $from };
 			my $read = sysread $from, $self->{buffer}, 65536, length $self->{buffer};
-			my $now = time;
-			push @{ $self->{lines} }, [ $now, $1 ] while $self->{buffer} =~ s/^(.*)\n//;
+			my @when = (time, $self->{silent_at});
+			push @{ $self->{lines} }, [ $when[0], $1, $when[1] ] while $self->{buffer} =~ s/^(.*)\n//;
 			next if $read;
-			push @{ $self->{lines} }, [ $now, 'EOF' ];
+			push @{ $self->{lines} }, [ $when[0], 'EOF', $when[1] ];
 			$select->remove($from);
 			close delete $self->{from};
 		}

@@ -397,11 +397,12 @@ sub _crash
 	my ($self) = @_;
 	my $type = $self->{part}{crash};
 	my $log = $self->{node}->log_end;
-	# Not one that has exited since.
+	# Not one that has exited since: the postmaster may not have noticed that yet.
 	seconds_until(30, sub {
 		my $pid = $self->{admin}->value("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND application_name <> 'stays' AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1")
 		  or $self->edit_policies; # which starts a policy reader
-		return $pid && kill 'KILL', $pid;
+		return $pid && kill('KILL', $pid)
+		  && defined seconds_until(5, sub { $self->{node}->log_count(qr/\(PID $pid\) was terminated by signal 9/, $log) });
 	}) // die "there is no $type\n";
 	# The log has whole milliseconds.  Recovery takes longer.
 	$self->{part}{since} = 0.005 + $self->_logged_at($log, 'all server processes terminated; reinitializing');

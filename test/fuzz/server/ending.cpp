@@ -101,11 +101,11 @@ Ending classify(Input &input, const Session &session)
 	ClientConnectionLost = input.flag();
 	am_walsender = input.flag();
 	am_db_walsender = am_walsender && input.flag();
-	const int level = log_min_messages;
+	const int level = log_level();
 	constexpr int levels[] = {WARNING, ERROR, FATAL, PANIC};
-	log_min_messages = levels[input.between(0, int(lengthof(levels)) - 1)];
+	log_level() = levels[input.between(0, int(lengthof(levels)) - 1)];
 	const Ending ending = classify_disconnect(session, MyProcPort);
-	log_min_messages = level;
+	log_level() = level;
 	return ending;
 }
 

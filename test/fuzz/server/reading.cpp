@@ -72,7 +72,7 @@ void begin()
 	                                              (2 * max_policies + 1) *
 	                                                  sizeof(Versioned<Counters>));
 	copy_shared();
-	log_min_messages = PANIC;
+	log_level() = PANIC;
 	client_min_messages = ERROR;
 }
 

@@ -9,6 +9,8 @@
 extern "C"
 {
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
 }
 
 namespace guard::pg::fuzz
@@ -25,6 +27,16 @@ struct Target
 	// Without objects that have destructors: errors skip them.
 	void (*run)(Input &input);
 };
+
+// log_min_messages of this process (19 has one for each type of process).
+inline int &log_level()
+{
+#if PG_VERSION_NUM >= 190000
+	return log_min_messages[MyBackendType];
+#else
+	return log_min_messages;
+#endif
+}
 
 // Bytes before the next NUL, at most `most` of them.  Palloc'd.
 inline char *any_bytes(Input &input, int most)

@@ -29,7 +29,7 @@ void begin()
 	ordinary_role = get_role_oid("fuzz_ordinary", false);
 	copy_shared();
 	// Warnings of values that are out of range, for one.
-	log_min_messages = PANIC;
+	log_level() = PANIC;
 	client_min_messages = ERROR;
 }
 

@@ -16,7 +16,10 @@ namespace guard::fuzz
 class Input
 {
   public:
-	Input(const std::uint8_t *data, std::size_t size) : data_(data), left_(size) {}
+	Input(const std::uint8_t *data, std::size_t size)
+		: all_(data), size_(size), data_(data), left_(size)
+	{
+	}
 
 	// A value of any bytes; zeros at the end of the input.  Not for a bool or an enum.
 	template <typename T> T any()
@@ -67,7 +70,19 @@ class Input
 
 	bool empty() const { return left_ == 0; }
 
+	// True for one in 1024 inputs.  What takes long may depend on it: libFuzzer cannot
+	// have more of such inputs, because no part of an input decides it.
+	bool rarely() const
+	{
+		std::uint64_t digest = 14695981039346656037U; // FNV-1a
+		for (std::size_t i = 0; i < size_; ++i)
+			digest = (digest ^ all_[i]) * 1099511628211U;
+		return digest >> 54 == 0;
+	}
+
   private:
+	const std::uint8_t *all_;
+	std::size_t size_;
 	const std::uint8_t *data_;
 	std::size_t left_;
 };

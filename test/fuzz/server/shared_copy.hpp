@@ -80,8 +80,8 @@ template <typename T> void scribble(Input &input, T &value)
 template <typename T> void scribble(Input &input, Versioned<T> &versioned)
 {
 	scribble(input, versioned.value);
-	// Its writer is stopped.
-	if (input.between(0, 127) == 127)
+	// Its writer is stopped: reading it takes thousands of attempts.
+	if (input.rarely())
 		pg_atomic_write_u32(&versioned.sequence, 1);
 }
 

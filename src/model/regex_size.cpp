@@ -23,16 +23,33 @@ bool is_digit(char c) noexcept
 	return c >= '0' && c <= '9';
 }
 
-// The greatest number of a bound, which follows its "{"; at least 1.
-std::uint64_t greatest_number(const char *p) noexcept
+bool is_letter(char c) noexcept
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+// How often a bound, which follows its "{", has its atom repeated: the greatest number,
+// at least 1; without an upper one ("{m,}") once more, because {1,} is the same as +.
+std::uint64_t repetitions(const char *p) noexcept
 {
 	std::uint64_t greatest = 1;
-	for (std::uint64_t number = 0; is_digit(*p) || *p == ','; ++p)
+	std::uint64_t number = 0;
+	bool is_open = false;
+	for (; is_digit(*p) || *p == ','; ++p)
 	{
-		number = is_digit(*p) ? std::min(number * 10 + (*p - '0'), most) : 0;
+		is_open = *p == ',';
+		number = is_open ? 0 : std::min(number * 10 + (*p - '0'), most);
 		greatest = std::max(greatest, number);
 	}
-	return greatest;
+	return greatest + (is_open ? 1 : 0);
+}
+
+// After the escape that begins at p.  "\\c" takes the next character, whatever it is.
+const char *after_escape(const char *p) noexcept
+{
+	if (p[1] == '\0')
+		return p + 1;
+	return p[1] == 'c' && p[2] != '\0' ? p + 3 : p + 2;
 }
 
 // After the "]" that ends the bracket expression which begins at p.
@@ -55,9 +72,17 @@ const char *after_bracket(const char *p) noexcept
 			p += *p != '\0' ? 2 : 0;
 		}
 		else
-			p += *p == '\\' && p[1] != '\0' ? 2 : 1;
+			p = *p == '\\' ? after_escape(p) : p + 1;
 	}
 	return *p == ']' ? p + 1 : p;
+}
+
+// After the ")" that ends the comment which begins at p.
+const char *after_comment(const char *p) noexcept
+{
+	while (*p != '\0' && *p != ')')
+		++p;
+	return *p == ')' ? p + 1 : p;
 }
 
 // Sizes of the group that is being read and of those around it.
@@ -125,6 +150,11 @@ std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 		switch (*p)
 		{
 		case '(':
+			if (p[1] == '?' && p[2] == '#')
+			{
+				p = after_comment(p);
+				break;
+			}
 			groups.open();
 			++p;
 			break;
@@ -141,6 +171,10 @@ std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 			groups.add(weights.line);
 			++p;
 			break;
+		case '+': // (x)+ is compiled as (?:x)*(x)
+			groups.repeat(2);
+			++p;
+			break;
 		case '{':
 			++p;
 			if (!is_digit(*p)) // an ordinary character
@@ -148,14 +182,14 @@ std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 				groups.add(weights.character);
 				break;
 			}
-			groups.repeat(greatest_number(p));
+			groups.repeat(repetitions(p));
 			while (*p != '\0' && *p != '}')
 				++p;
 			p += *p != '\0';
 			break;
 		case '\\':
 			groups.add(weight_of_escape(p[1], weights));
-			p += p[1] != '\0' ? 2 : 1;
+			p = after_escape(p);
 			break;
 		default:
 			groups.add(weights.character);
@@ -167,6 +201,18 @@ std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 }
 
 } // namespace
+
+bool has_plain_beginning(const char *pattern) noexcept
+{
+	if (std::strncmp(pattern, "***", 3) == 0)
+		return false;
+	if (pattern[0] != '(' || pattern[1] != '?')
+		return true;
+	const char *options = pattern + 2;
+	while (*options == 'c' || *options == 'i')
+		++options;
+	return options == pattern + 2 ? !is_letter(*options) : *options == ')';
+}
 
 std::uint32_t regex_size(const char *pattern) noexcept
 {

@@ -6,8 +6,13 @@
 namespace guard
 {
 
+// Whether a regular expression begins without a director (***) and without embedded
+// options other than (?i) and (?c).  Others are read in another way: as a basic or
+// literal one, or with white space and comments.  The functions below do not know that.
+bool has_plain_beginning(const char *pattern) noexcept;
+
 // The number of characters, brackets and escapes of an advanced regular expression with
-// its bounds ({m,n}) written out, as PostgreSQL's compiler does it (dupnfa() in
+// its bounds ({m,n}) and "+" written out, as PostgreSQL's compiler does it (dupnfa() in
 // regcomp.c): compiling takes time and memory that grow with it.  Never more than
 // UINT32_MAX.
 std::uint32_t regex_size(const char *pattern) noexcept;

@@ -205,7 +205,7 @@ $$;
 SELECT plan((SELECT 3 * count(*) FROM bad_value)::int
 	+ (SELECT 2 * count(*) FROM bad_syntax)::int
 	+ (SELECT 2 * count(*) FROM good_value)::int
-	+ 8);
+	+ 19);
 
 INSERT INTO keepalive_policy (name) VALUES ('old');
 
@@ -296,7 +296,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
 	detail text;
 BEGIN
-	INSERT INTO keepalive_policy (name, role) VALUES ('regex', '/' || pattern);
+	INSERT INTO keepalive_policy (name, role) VALUES (md5(pattern), '/' || pattern);
 	RETURN 'accepted';
 EXCEPTION WHEN invalid_parameter_value THEN
 	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
@@ -312,6 +312,14 @@ SELECT is(pg_temp.detail_of('(\y|a){9}'),
 SELECT matches(pg_temp.detail_of('(a?){100}'),
 	'^The regular expression is too complex to be matched at each login: its automaton has \d+ transitions, and at most 3000 are allowed\.$',
 	'an automaton with many transitions is refused');
+SELECT is(pg_temp.detail_of(pattern),
+	'The regular expression begins with "***" or with embedded options; only the options (?i) and (?c) are supported.',
+	'it is refused, because it is read in another way: ' || translate(pattern, E'\n', ' '))
+FROM (VALUES ('(?b)\(\y\|a\)\{20\}'), ('(?e)[\](\y|a){20}'), (E'(?x)#[\n(\\y|a){20}'), ('***:(?b)a'), ('***=a')) AS p (pattern);
+SELECT is(pg_temp.detail_of('(?i)^Shop'), 'accepted', 'a regular expression that ignores case is accepted');
+SELECT matches(pg_temp.detail_of(pattern), 'its constraints .* are \d+, and at most 16 are allowed\.$',
+	'copies of constraints count: ' || pattern)
+FROM (VALUES ('(((\y|a)+)+){8}'), ('(((\y|a){1,}){1,}){8}'), ('(?#[)(\y|a){20}'), ('[\c][](\y|a){20}'), ('(\y\c)a){20}')) AS p (pattern);
 SELECT is(pg_temp.detail_of('^(prod|test|dev)_[a-z0-9]{1,20}(_ro|_rw)?$'), 'accepted',
 	'a regular expression as names need them is accepted');
 

@@ -25,7 +25,8 @@ TEST(RegexSize, MultipliesByBounds)
 {
 	EXPECT_EQ(regex_size("a{3}"), 3u);
 	EXPECT_EQ(regex_size("a{1,40}"), 40u);
-	EXPECT_EQ(regex_size("a{40,}"), 40u);
+	EXPECT_EQ(regex_size("a{40,}"), 41u);
+	EXPECT_EQ(regex_size("a{1,}"), 2u);
 	EXPECT_EQ(regex_size("ba{1,40}c"), 42u);
 	EXPECT_EQ(regex_size("(ab){10}"), 20u);
 	EXPECT_EQ(regex_size("a{2}{3}"), 6u);
@@ -37,6 +38,37 @@ TEST(RegexSize, MultipliesNestedBounds)
 	EXPECT_EQ(regex_size("((a{1,40}){1,40}){1,40}x"), 64001u);
 	EXPECT_EQ(regex_size("(?:(?:a{255}){255}){255}") > 16000000u, true);
 	EXPECT_EQ(regex_size("(a{2}|b{3}){4}"), 24u); // with the "|"
+}
+
+TEST(RegexSize, DoublesWhatIsRepeatedWithoutABound)
+{
+	EXPECT_EQ(regex_size("a+"), 2u);
+	EXPECT_EQ(regex_size("(abc)+"), 6u);
+	EXPECT_EQ(regex_size("(((abc)+)+){1,}"), 24u);
+	EXPECT_EQ(regex_size("(abc)*"), 4u) << "it is not copied";
+}
+
+// What they hide from PostgreSQL's reader hides nothing from ours.
+TEST(RegexSize, KnowsTheEndOfEscapesAndComments)
+{
+	EXPECT_EQ(regex_size("[\\c][](a{9}){9}"), 82u);
+	EXPECT_EQ(regex_size("(a{9}\\c)b){9}"), 99u);
+	EXPECT_EQ(regex_size("\\c"), 1u);
+	EXPECT_EQ(regex_size("(?#[)(a{9}){9}"), 81u);
+	EXPECT_EQ(regex_size("a(?#b){9}"), 9u);
+	EXPECT_EQ(regex_size("a(?#"), 1u);
+	EXPECT_EQ(regex_size("[(?#]b[)]"), 3u);
+}
+
+TEST(RegexBeginning, IsPlainWithoutOptionsThatChangeHowItIsRead)
+{
+	for (const char *pattern : {"", "a", "(a)", "(?:a)", "(?=a)", "(?i)a", "(?c)a",
+	                            "(?ci)a", "a(?b)", "**", "(?#b)"})
+		EXPECT_TRUE(has_plain_beginning(pattern)) << pattern;
+	for (const char *pattern :
+	     {"(?b)a", "(?e)a", "(?q)a", "(?x)a", "(?n)a", "(?ib)a", "(?bi)a", "(?i", "(?Z)",
+	      "***:a", "***=a", "***:(?b)a", "***"})
+		EXPECT_FALSE(has_plain_beginning(pattern)) << pattern;
 }
 
 TEST(RegexConstraints, CountLinesOnceAndWordsTwice)
@@ -53,6 +85,7 @@ TEST(RegexConstraints, MultiplyByBounds)
 {
 	EXPECT_EQ(regex_constraints("(^|\\y){4}"), 12u);
 	EXPECT_EQ(regex_constraints("((\\y|a){4}){5}$"), 41u);
+	EXPECT_EQ(regex_constraints("(((\\y|a)+)+){8}"), 64u);
 	EXPECT_EQ(regex_constraints("(a){9}(^)"), 1u);
 	EXPECT_EQ(regex_constraints("{,\\y{,\\y"), 4u) << "braces without a bound";
 }

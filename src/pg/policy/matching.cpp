@@ -88,6 +88,10 @@ bool needs_postgres(const Rule &rule)
 
 char *regex_problem(const char *pattern)
 {
+	if (!has_plain_beginning(pattern))
+		return pstrdup("The regular expression begins with \"***\" or with embedded "
+		               "options; only the options (?i) and (?c) are supported.");
+
 	const std::uint32_t size = regex_size(pattern);
 	if (size > most_regex_size)
 		return psprintf("The regular expression is too big to be matched at each login: "

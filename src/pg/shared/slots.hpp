@@ -104,7 +104,7 @@ struct alignas(64) Slot
 	Versioned<Session> session;
 	Versioned<Wanted> wanted;
 	Versioned<PeerObservation> observation;
-	pg_atomic_uint32 overdue; // the worker could not read it, and comes back to it
+	pg_atomic_uint32 overdue; // the worker could not read or signal it, and comes back
 };
 static_assert(sizeof(Slot) <= 1280);
 

@@ -25,8 +25,8 @@ constexpr std::int64_t longest_turn_ms = 50;
 std::uint32_t next_slot = 0;
 bool signal_all = false;
 
-// A session that is stopped while it writes its slot must not lose a change: slots that
-// could not be read are tried again so often.
+// A session that is stopped while it writes its slot must not lose a change, nor one that
+// could not be signalled: they are tried again so often.
 constexpr long overdue_ms = 100;
 std::uint32_t overdue_slots = 0;
 std::int64_t next_try = 0;
@@ -62,17 +62,24 @@ bool same(const Wanted &a, const Wanted &b)
 	              static_cast<const Composition *>(&b), sizeof(Composition)) == 0;
 }
 
-// Has the backend in `slot` look at what it should have.
-void call_session(const Slot &slot, const Session &seen)
+// Has the backend in `slot` look at what it should have.  False if there was no room for
+// that, and it is to be tried again.
+bool call_session(const Slot &slot, const Session &seen)
 {
-	static bool logged = false;
+	static int logged = 0;
 	if (seen.update_signal == 0 ||
 	    signal_session(slot, seen, seen.update_signal) != SignalOutcome::failed)
-		return;
-	if (!logged)
-		ereport(LOG, (errmsg("keepalive_guard: could not signal a session: %m"),
-		              errdetail("Policy changes do not reach connected sessions.")));
-	logged = true;
+		return true;
+	const int error = errno;
+	const bool again = error == EMFILE || error == ENFILE || error == ENOMEM;
+	if (error != logged)
+		ereport(
+			LOG,
+			(errmsg("keepalive_guard: could not signal a session: %m"),
+		     again ? errdetail("Until it can, policy changes do not reach that session.")
+		           : errdetail("Policy changes do not reach connected sessions.")));
+	logged = error;
+	return !again;
 }
 
 // False if the session has ended meanwhile: what it should have is not for the one that
@@ -107,6 +114,7 @@ void distribute_to(std::uint32_t number, bool always)
 		set_overdue(slot, true);
 		return;
 	}
+	bool done = true;
 	if (state == SlotState::readable)
 	{
 		Wanted next = wanted_for(session, number);
@@ -114,12 +122,12 @@ void distribute_to(std::uint32_t number, bool always)
 		{
 			next.version = current.version + 1;
 			if (write_wanted(slot, session, next))
-				call_session(slot, session);
+				done = call_session(slot, session);
 		}
 		else if (always || session.applied != current.version)
-			call_session(slot, session);
+			done = call_session(slot, session);
 	}
-	set_overdue(slot, false);
+	set_overdue(slot, !done);
 }
 
 MemoryContext begin_turn()

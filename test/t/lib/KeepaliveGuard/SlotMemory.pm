@@ -17,6 +17,9 @@ sub new
 	return $self;
 }
 
+# Where it is, the same in all backends.
+sub address { return $_[0]{address} }
+
 sub sequence
 {
 	my ($self) = @_;

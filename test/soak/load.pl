@@ -91,6 +91,7 @@ my ($steady, $clients, $silent, $flaky, $restarted, $unreachable, $wal, $slow, $
   map { $network->add_host } 1 .. 9;
 my $nat = KeepaliveGuard::Router->new(20, forgets_after => 6);
 
+KeepaliveGuard::Cluster::return_freed_memory();
 my $node = KeepaliveGuard::Cluster->start_new('primary', allows_streaming => 1, conf => <<'END');
 max_connections = 300
 max_wal_senders = 20

@@ -1,8 +1,10 @@
-# Stops a process of the server before a system call (ptrace), so that a test can do
-# something meanwhile.
+# Stops a process of the server at a system call (ptrace), so that a test can do something
+# meanwhile.
 #
 #   my $tracer = KeepaliveGuard::Tracer->new($pid);
 #   $tracer->stop_before(sub { my ($number, @arguments) = @_; ... });
+#   $tracer->stop_after(sub { my ($result) = @_; ... });
+#   $tracer->step(5);   # instructions
 #   $tracer->detach;    # the process goes on; so it does if the test ends
 package KeepaliveGuard::Tracer;
 
@@ -16,6 +18,7 @@ use warnings;
 
 # linux/ptrace.h
 use constant {
+	PTRACE_SINGLESTEP => 9,
 	PTRACE_DETACH => 17,
 	PTRACE_SYSCALL => 24,
 	PTRACE_SEIZE => 0x4206,
@@ -23,6 +26,7 @@ use constant {
 	PTRACE_GET_SYSCALL_INFO => 0x420e,
 	PTRACE_O_TRACESYSGOOD => 1,
 	PTRACE_SYSCALL_INFO_ENTRY => 1,
+	PTRACE_SYSCALL_INFO_EXIT => 2,
 };
 use constant {
 	SYSCALL_STOP => 5 | 0x80, # SIGTRAP, marked by PTRACE_O_TRACESYSGOOD
@@ -45,20 +49,51 @@ sub new
 sub stop_before
 {
 	my ($self, $is_it) = @_;
+	$self->_stop_at(PTRACE_SYSCALL_INFO_ENTRY, $is_it);
+	return;
+}
+
+# The same for a system call that has been executed.  The code gets its result, which is
+# negative after an error: -ENOENT, for one.
+sub stop_after
+{
+	my ($self, $is_it) = @_;
+	$self->_stop_at(PTRACE_SYSCALL_INFO_EXIT, $is_it);
+	return;
+}
+
+sub _stop_at
+{
+	my ($self, $side, $is_it) = @_;
 	my $signal = 0;
 	local $SIG{ALRM} = sub { die "process $self->{pid} did not come to the system call\n" };
 	alarm DEADLINE;
 	while (1)
 	{
-		$self->_ptrace(PTRACE_SYSCALL, 0, $signal);
-		$self->{is_stopped} = 0;
-		my $stop = $self->_wait;
+		my $stop = $self->_go_on(PTRACE_SYSCALL, $signal);
 		# A signal is delivered; other stops have no number below 128.
 		$signal = $stop < 0x80 ? $stop : 0;
-		last if $stop == SYSCALL_STOP && $self->_enters($is_it);
+		last if $stop == SYSCALL_STOP && $self->_is_at($side, $is_it);
 	}
 	alarm 0;
 	return;
+}
+
+# Lets the process execute so many instructions.
+sub step
+{
+	my ($self, $count) = @_;
+	$self->_go_on(PTRACE_SINGLESTEP, 0) foreach 1 .. $count;
+	return;
+}
+
+# Until it stops again.
+sub _go_on
+{
+	my ($self, $request, $signal) = @_;
+	$self->_ptrace($request, 0, $signal);
+	$self->{is_stopped} = 0;
+	return $self->_wait;
 }
 
 sub detach
@@ -95,14 +130,14 @@ sub _wait
 	return $status >> 8;
 }
 
-# Whether it is the entry to a system call for which the code returns true.
-sub _enters
+# Whether it is on this side of a system call for which the code returns true.
+sub _is_at
 {
-	my ($self, $is_it) = @_;
+	my ($self, $side, $is_it) = @_;
 	my $info = "\0" x 88; # struct ptrace_syscall_info
 	$self->_ptrace(PTRACE_GET_SYSCALL_INFO, length $info, $info);
-	my ($what, @call) = unpack 'Cx23Q7', $info;
-	return $what == PTRACE_SYSCALL_INFO_ENTRY && $is_it->(@call);
+	my ($what, @call) = unpack 'Cx23q7', $info;
+	return $what == $side && $is_it->(@call);
 }
 
 # The kernel may write to the last argument.

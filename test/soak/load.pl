@@ -91,7 +91,6 @@ my ($steady, $clients, $silent, $flaky, $restarted, $unreachable, $wal, $slow, $
   map { $network->add_host } 1 .. 9;
 my $nat = KeepaliveGuard::Router->new(20, forgets_after => 6);
 
-KeepaliveGuard::Cluster::return_freed_memory();
 my $node = KeepaliveGuard::Cluster->start_new('primary', allows_streaming => 1, conf => <<'END');
 max_connections = 300
 max_wal_senders = 20
@@ -667,6 +666,7 @@ sub memory
 	return \%kb;
 }
 
+$admin->query("CREATE FUNCTION malloc_in_use() RETURNS bigint LANGUAGE c AS '$ENV{TESTDIR}/malloc_in_use'");
 my %process = (
 	postmaster => slurp_file($node->data_dir . '/postmaster.pid') =~ s/\n.*//sr,
 	idle => $idle->pid, busy => $busy->{pid}, monitoring => $monitor->pid,
@@ -685,6 +685,7 @@ END
 	}
 	my %kb = map { ($_ => scalar memory($process{$_})) } keys %process;
 	$kb{worker} = memory($worker) if $worker;
+	$kb{monitoring}{malloc} = int($monitor->value('SELECT malloc_in_use()') / 1024);
 	record('sample', worker => $worker, sessions => 0 + $shown, activity => 0 + $active,
 		fds => $fds, ticks => $ticks, memory => \%kb,
 		load => 0 + (split ' ', slurp_file('/proc/loadavg'))[0],

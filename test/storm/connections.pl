@@ -13,7 +13,7 @@ use Test::More;
 
 my $all = $ENV{STORM_CONNECTIONS};
 my $network = KeepaliveGuard::Network->new;
-KeepaliveGuard::Cluster::return_freed_memory();
+KeepaliveGuard::Storm::return_freed_memory();
 my $node = KeepaliveGuard::Cluster->start_new('primary', conf => KeepaliveGuard::Storm::conf($all));
 KeepaliveGuard::Storm->create_roles($node->unix_session);
 my $storm = KeepaliveGuard::Storm->new($node,

@@ -11,7 +11,7 @@ use Test::More;
 
 my $each = $ENV{STORM_CONNECTIONS} / 2;
 my $network = KeepaliveGuard::Network->new;
-KeepaliveGuard::Cluster::return_freed_memory();
+KeepaliveGuard::Storm::return_freed_memory();
 my $primary = KeepaliveGuard::Cluster->start_new('primary',
 	allows_streaming => 1, conf => KeepaliveGuard::Storm::conf($each));
 KeepaliveGuard::Storm->create_roles($primary->unix_session);

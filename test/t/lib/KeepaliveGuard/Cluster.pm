@@ -47,15 +47,6 @@ END
 	return $self;
 }
 
-# A server that is started from now on returns memory that it frees to the kernel at once,
-# so that its processes' RssAnon is what they use.  By default, malloc keeps as much as the
-# largest result needed.
-sub return_freed_memory
-{
-	@ENV{qw(MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_)} = (65_536) x 2;
-	return;
-}
-
 # Starts the server in a process in which code has run first, such as a seccomp filter
 # that the server inherits.  Returns the exit status of pg_ctl.
 sub start_after

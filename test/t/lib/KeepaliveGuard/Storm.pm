@@ -30,6 +30,15 @@ my %policies = (
 	member => qr/^(?:crew,)?everybody$/,
 	map { ($_ => qr/^$_,everybody$/) } qw(dead probed unanswered));
 
+# A server that is started from now on returns memory that it frees to the kernel at once,
+# so that its processes' RssAnon is what they use.  By default, malloc keeps as much as the
+# largest result needed.
+sub return_freed_memory
+{
+	@ENV{qw(MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_)} = (65_536) x 2;
+	return;
+}
+
 # Creates the roles, and the policies that are not changed by policy_edit().
 sub create_roles
 {

@@ -168,7 +168,7 @@ sub log_times
 	my ($self, $pattern, $from) = @_;
 	my @lines = grep { /$pattern/ } split /\n/, slurp_file($self->logfile, $from // 0);
 	return map {
-		my ($time) = /^(\S+ \S+ \S+) \[/ or die "no time: $_\n";
+		my ($time) = /^(\S+ \S+ \S+) [^\[]*\[/ or die "no time: $_\n"; # 19 has %b before [%p]
 		$self->_value("SELECT extract(epoch FROM timestamptz '$time')");
 	} @lines;
 }

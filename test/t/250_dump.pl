@@ -18,7 +18,7 @@ my $own = $node->session(user => 'app', options => '-c tcp_keepalives_count=3');
 sub arrives
 {
 	my ($name, $expected, $session) = @_;
-	seconds_until(1, sub { kernel_values($session) eq $expected });
+	seconds_until(10, sub { kernel_values($session) eq $expected });
 	is(kernel_values($session), $expected, $name);
 	return;
 }
@@ -143,7 +143,7 @@ foreach my $idle (71 .. 170)
 {
 	$admin->query('DROP EXTENSION keepalive_guard; CREATE EXTENSION keepalive_guard;'
 		  . "INSERT INTO keepalive_policy (name, tcp_keepalives_idle) VALUES ('x', '$idle s')");
-	last if !defined seconds_until(1, sub { kernel_values($app) eq "$idle/75/9/0" });
+	last if !defined seconds_until(10, sub { kernel_values($app) eq "$idle/75/9/0" });
 }
 is(kernel_values($app), '170/75/9/0', 'a policy is in force after the extension was dropped and created a hundred times');
 

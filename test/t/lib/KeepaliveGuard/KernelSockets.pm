@@ -105,7 +105,7 @@ sub socket_line
 sub wait_until_acknowledged
 {
 	my ($port) = @_;
-	my $until = time + 5;
+	my $until = time + 20;
 	while (my $socket = socket_line($port))
 	{
 		return if $socket->{send_queue} == 0;

@@ -121,11 +121,9 @@ bool parse_proc_net_line(std::string_view line, long ticks_per_second,
 std::vector<SocketFacts> read_proc_net_file(const std::string &path,
                                             const std::vector<std::uint16_t> &local_ports)
 {
-	errno = 0;
 	std::ifstream file(path);
 	if (!file)
-		throw std::system_error(errno ? errno : EIO, std::generic_category(),
-		                        "could not open " + path);
+		throw std::system_error(errno, std::generic_category(), "could not open " + path);
 	const long ticks_per_second = sysconf(_SC_CLK_TCK);
 	std::vector<SocketFacts> found;
 	std::string line;
@@ -139,8 +137,7 @@ std::vector<SocketFacts> read_proc_net_file(const std::string &path,
 			found.push_back(facts);
 	}
 	if (file.bad())
-		throw std::system_error(errno ? errno : EIO, std::generic_category(),
-		                        "could not read " + path);
+		throw std::system_error(errno, std::generic_category(), "could not read " + path);
 	return found;
 }
 
@@ -161,50 +158,6 @@ std::vector<SocketFacts> read_proc_net(const std::vector<std::uint16_t> &local_p
 			throw;
 	}
 	return found;
-}
-
-void query_proc_net(const SocketId *wanted, std::size_t n, SocketFacts *answers,
-                    const std::string &root)
-{
-	std::vector<std::uint16_t> ports;
-	for (std::size_t i = 0; i < n; i++)
-	{
-		answers[i] = SocketFacts{};
-		ports.push_back(wanted[i].local.port);
-	}
-	if (n == 0)
-		return;
-	std::sort(ports.begin(), ports.end());
-	ports.erase(std::unique(ports.begin(), ports.end()), ports.end());
-
-	// Sorted by the ports of both ends, which differ for nearly all connections.
-	std::vector<SocketFacts> all = read_proc_net(ports, root);
-	const auto key = [](const SocketId &id)
-	{
-		return std::uint32_t{id.local.port} << 16 | id.remote.port;
-	};
-	std::sort(all.begin(), all.end(),
-	          [&](const SocketFacts &a, const SocketFacts &b)
-	          { return key(a.id) < key(b.id); });
-	for (std::size_t i = 0; i < n; i++)
-	{
-		const SocketId &id = wanted[i];
-		auto at = std::lower_bound(all.begin(), all.end(), key(id),
-		                           [&](const SocketFacts &f, std::uint32_t k)
-		                           { return key(f.id) < k; });
-		for (; at != all.end() && key(at->id) == key(id); ++at)
-		{
-			if (same_endpoint(at->id.local, id.local) &&
-			    same_endpoint(at->id.remote, id.remote))
-			{
-				answers[i] = *at;
-				// A TIME_WAIT with the same addresses is what is left of an earlier
-				// connection.
-				if (at->state != TcpState::time_wait)
-					break;
-			}
-		}
-	}
 }
 
 } // namespace guard

@@ -35,9 +35,4 @@ read_proc_net_file(const std::string &path,
 std::vector<SocketFacts> read_proc_net(const std::vector<std::uint16_t> &local_ports = {},
                                        const std::string &root = "");
 
-// SockDiag::query() on /proc: fills answers[i] for wanted[i] by both ends' addresses and
-// ports, the cookies being unknown here.  Throws as read_proc_net().
-void query_proc_net(const SocketId *wanted, std::size_t n, SocketFacts *answers,
-                    const std::string &root = "");
-
 } // namespace guard

@@ -49,9 +49,7 @@ int queued_bytes(int fd, unsigned long request) noexcept
 	return ioctl(fd, request, &bytes) < 0 ? 0 : bytes;
 }
 
-// One end, and through scope the interface of a link-local IPv6 address.
-int to_endpoint(const sockaddr_storage &address, Endpoint &endpoint,
-                std::uint32_t &scope) noexcept
+int to_endpoint(const sockaddr_storage &address, Endpoint &endpoint) noexcept
 {
 	endpoint = Endpoint{};
 	if (address.ss_family == AF_INET)
@@ -70,7 +68,6 @@ int to_endpoint(const sockaddr_storage &address, Endpoint &endpoint,
 		endpoint.family = 6;
 		endpoint.port = ntohs(v6.sin6_port);
 		std::memcpy(endpoint.address.data(), &v6.sin6_addr, sizeof(v6.sin6_addr));
-		scope = v6.sin6_scope_id;
 		return 0;
 	}
 	return EAFNOSUPPORT;
@@ -80,16 +77,22 @@ int to_endpoint(const sockaddr_storage &address, Endpoint &endpoint,
 
 int read_options(int fd, Options &options) noexcept
 {
-	int error = get(fd, SOL_SOCKET, SO_KEEPALIVE, options.keepalive);
-	if (!error)
-		error = get(fd, IPPROTO_TCP, TCP_KEEPIDLE, options.keepalives_idle);
-	if (!error)
-		error = get(fd, IPPROTO_TCP, TCP_KEEPINTVL, options.keepalives_interval);
-	if (!error)
-		error = get(fd, IPPROTO_TCP, TCP_KEEPCNT, options.keepalives_count);
-	if (!error)
-		error = get(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, options.user_timeout_ms);
-	return error;
+	struct
+	{
+		int level;
+		int option;
+		int &value;
+	} const all[] = {
+		{SOL_SOCKET, SO_KEEPALIVE, options.keepalive},
+		{IPPROTO_TCP, TCP_KEEPIDLE, options.keepalives_idle},
+		{IPPROTO_TCP, TCP_KEEPINTVL, options.keepalives_interval},
+		{IPPROTO_TCP, TCP_KEEPCNT, options.keepalives_count},
+		{IPPROTO_TCP, TCP_USER_TIMEOUT, options.user_timeout_ms},
+	};
+	for (const auto &[level, option, value] : all)
+		if (const int error = get(fd, level, option, value))
+			return error;
+	return 0;
 }
 
 int set_keepalive(int fd, bool on) noexcept
@@ -142,42 +145,34 @@ int take_error_of_dead_socket(int fd) noexcept
 {
 	TcpInfo info;
 	int pending = 0;
-	if (read_tcp_info(fd, info) != 0 ||
-	    info.state != static_cast<std::uint8_t>(TcpState::close) ||
-	    get(fd, SOL_SOCKET, SO_ERROR, pending) != 0)
-		return 0;
+	read_tcp_info(fd, info);
+	if (info.state == static_cast<std::uint8_t>(TcpState::close))
+		get(fd, SOL_SOCKET, SO_ERROR, pending);
 	return pending;
 }
 
 int read_socket_id(int fd, SocketId &id) noexcept
 {
 	const KeepErrno keep;
-	std::uint32_t scope = 0;
 	sockaddr_storage address;
 	socklen_t length = sizeof(address);
 
 	id = SocketId{};
 	if (getsockname(fd, reinterpret_cast<sockaddr *>(&address), &length) < 0)
 		return errno;
-	if (const int error = to_endpoint(address, id.local, scope))
+	int error = to_endpoint(address, id.local);
+	if (!error)
+		error = get(fd, SOL_SOCKET, SO_COOKIE, id.cookie);
+	if (error)
 		return error;
-	if (const int error = get(fd, SOL_SOCKET, SO_COOKIE, id.cookie))
-		return error;
-
 	// sk_bound_dev_if, which the kernel's lookup compares.  tcp_v6_syn_recv_sock() sets
-	// it for link-local peers; kernels before 5.1 do not show it, but the scope is the
-	// same there.
-	id.interface = scope;
-#ifdef SO_BINDTOIFINDEX
-	int bound = 0;
-	if (get(fd, SOL_SOCKET, SO_BINDTOIFINDEX, bound) == 0 && bound > 0)
-		id.interface = static_cast<std::uint32_t>(bound);
-#endif
+	// it for link-local peers.
+	get(fd, SOL_SOCKET, SO_BINDTOIFINDEX, id.interface);
 
 	length = sizeof(address);
 	if (getpeername(fd, reinterpret_cast<sockaddr *>(&address), &length) < 0)
 		return errno;
-	return to_endpoint(address, id.remote, scope);
+	return to_endpoint(address, id.remote);
 }
 
 } // namespace guard

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 using namespace guard;
@@ -29,6 +30,13 @@ int system_default(const char *name)
 		std::fclose(file);
 	}
 	return value;
+}
+
+// Whether the socket has an error within 10 s, which stays there.
+bool has_error(int fd)
+{
+	pollfd wait = {fd, 0, 0};
+	return poll(&wait, 1, 10000) == 1;
 }
 
 } // namespace
@@ -146,6 +154,36 @@ TEST(SocketOptions, LeaveAPendingErrorToTheOwner)
 	char byte;
 	EXPECT_EQ(recv(c.server, &byte, 1, 0), -1);
 	EXPECT_EQ(errno, ECONNRESET);
+}
+
+TEST(SocketOptions, TakeTheErrorOfADeadSocketOnly)
+{
+	Listener listener;
+	Connection living(listener);
+	EXPECT_EQ(take_error_of_dead_socket(living.server), 0);
+	EXPECT_EQ(take_error_of_dead_socket(-1), 0);
+
+	Connection dead(listener);
+	const linger now = {1, 0};
+	setsockopt(dead.client, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	dead.client.close(); // sends a reset
+	ASSERT_TRUE(has_error(dead.server));
+	EXPECT_EQ(take_error_of_dead_socket(dead.server), ECONNRESET);
+	EXPECT_EQ(take_error_of_dead_socket(dead.server), 0);
+
+	// UDP without a receiver: an error, but not of a dead connection.
+	const Fd udp(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	Fd receiver(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	loopback::Address address = loopback::Address::of("127.0.0.1", 0);
+	ASSERT_EQ(bind(receiver, address.raw(), address.length), 0);
+	address = loopback::local_address(receiver);
+	ASSERT_EQ(connect(udp, address.raw(), address.length), 0);
+	receiver.close();
+	ASSERT_EQ(send(udp, "x", 1, 0), 1);
+	ASSERT_TRUE(has_error(udp));
+	EXPECT_EQ(take_error_of_dead_socket(udp), 0);
+	EXPECT_EQ(recv(udp, &address, 1, 0), -1);
+	EXPECT_EQ(errno, ECONNREFUSED);
 }
 
 TEST(SocketId, IdentifiesTheSocket)

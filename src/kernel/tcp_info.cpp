@@ -103,7 +103,6 @@ TcpInfo decode_tcp_info(const void *data, std::size_t length,
 
 	if (layout == TcpInfoLayout::linux_7_0 && known > offsetof(TcpInfo, accecn_fail_mode))
 	{
-		info.accecn_fail_mode = info.accecn_opt_seen = 0;
 		if (known < kernel_bytes)
 		{
 			info.received = offsetof(TcpInfo, accecn_fail_mode);
@@ -129,22 +128,10 @@ std::optional<std::uint64_t> value_of(const TcpInfo &info,
 
 	const unsigned char *at =
 		reinterpret_cast<const unsigned char *>(&info) + field.offset;
-	std::uint64_t unit = 0;
-	switch (field.size)
-	{
-	case 1:
-		unit = *at;
-		break;
-	case 2:
-		unit = load<std::uint16_t>(at);
-		break;
-	case 4:
-		unit = load<std::uint32_t>(at);
-		break;
-	case 8:
-		unit = load<std::uint64_t>(at);
-		break;
-	}
+	const std::uint64_t unit = field.size == 1   ? *at
+	                           : field.size == 2 ? load<std::uint16_t>(at)
+	                           : field.size == 4 ? load<std::uint32_t>(at)
+	                                             : load<std::uint64_t>(at);
 	return field.width == 0 ? unit
 	                        : bit_field(unit, field.size * 8U, field.bit, field.width);
 }

@@ -59,7 +59,7 @@ bool allowed(Setting setting, std::int32_t choice, const ComposedSettings &polic
 	switch (policy.enforcement[item_of(setting)])
 	{
 	case Enforcement::by_default:
-		return true;
+		break;
 	case Enforcement::ceiling:
 		return !looser(setting, choice, policy.get(setting), system_default);
 	case Enforcement::locked:

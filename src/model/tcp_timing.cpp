@@ -54,10 +54,8 @@ Millis backed_off(Millis rto, int backoff, const KernelLimits &limits) noexcept
 
 Millis persist_period(Millis rto, int backoff, const KernelLimits &limits) noexcept
 {
-	// ilog2(TCP_RTO_MAX / TCP_RTO_MIN) + 1, of the constants.
-	constexpr int most_doublings = 10;
-	const int doublings = std::min({backoff, limits.tcp_retries2, most_doublings});
-	return shifted(std::max(rto, tcp_rto_min), doublings, limits.rto_max);
+	return shifted(std::max(rto, tcp_rto_min), std::min(backoff, limits.tcp_retries2),
+	               limits.rto_max);
 }
 
 } // namespace guard

@@ -13,6 +13,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 using namespace guard;
@@ -307,4 +308,7 @@ TEST(TcpInfo, LayoutFollowsTheRelease)
 	EXPECT_EQ(tcp_info_layout("7.0.0-rc1"), TcpInfoLayout::linux_7_0);
 	EXPECT_EQ(tcp_info_layout("10.1"), TcpInfoLayout::linux_7_0);
 	EXPECT_EQ(tcp_info_layout(""), TcpInfoLayout::linux_6_18);
+	utsname running;
+	ASSERT_EQ(uname(&running), 0);
+	EXPECT_EQ(running_tcp_info_layout(), tcp_info_layout(running.release));
 }

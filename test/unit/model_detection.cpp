@@ -66,6 +66,18 @@ TEST(Timing, BackOffStopsAtItsMaximum)
 	EXPECT_EQ(persist_period(200, 20, limits(5, 1000)), 1000);
 }
 
+TEST(Timing, ConnectGivesUp)
+{
+	EXPECT_EQ(connect_gives_up(0).earliest, Duration(1000));
+	EXPECT_EQ(connect_gives_up(0).latest, Duration(5 * late(1000)));
+	// Documentation/networking/ip-sysctl: 131 seconds with four linear timeouts.
+	EXPECT_EQ(connect_gives_up(6).earliest, Duration(127000));
+	EXPECT_EQ(connect_gives_up(6).latest,
+	          Duration(5 * late(1000) + late(2000) + late(4000) + late(8000) +
+	                   late(16000) + late(32000) + late(64000)));
+	EXPECT_EQ(connect_gives_up(7).earliest, Duration(127000 + 120000));
+}
+
 // The timer wheel at any HZ: a timer is late by at most the granularity of its level.
 TEST(Timing, LatenessCoversTheTimerWheel)
 {

@@ -130,6 +130,27 @@ TEST(Allowed, UnderACeilingStricterValuesAre)
 	}
 }
 
+TEST(FirstEnforcedItem, IsNotOneWithEnforcementByDefault)
+{
+	ComposedSettings p = policy(Setting::keepalives_idle, 60, Enforcement::by_default);
+	EXPECT_EQ(first_enforced_item(p), -1);
+	give(p, item_dead_after, 5000, Enforcement::ceiling);
+	give(p, item_stall_timeout, 5000, Enforcement::locked);
+	EXPECT_EQ(first_enforced_item(p), item_dead_after);
+}
+
+TEST(DetectionSettingsOf, HasTheValuesInForceAndThoseOfThePolicy)
+{
+	ComposedSettings p{};
+	give(p, item_dead_after, 7, Enforcement::by_default);
+	give(p, item_stall_timeout, 8, Enforcement::by_default);
+	EXPECT_TRUE(detection_settings_of({1, 1, 1, 5, 6}, true, p, 9) ==
+	            (DetectionSettings{true, 1, 1, 1, 5, 6, 7, 8, 9}));
+	// Of a socket whose options could not be read.
+	EXPECT_TRUE(detection_settings_of({}, false, {}, 0) ==
+	            (DetectionSettings{false, 1, 1, 1, 0, 0, 0, 0, 0}));
+}
+
 TEST(Effective, WithoutChoicesTheBasisStands)
 {
 	ComposedSettings p = policy(Setting::keepalives_idle, 60, Enforcement::locked);
@@ -161,6 +182,18 @@ TEST(Effective, AChoiceOfASettingThatIsLeftNullCannotUndoWhatIsLocked)
 	          basis.unchosen);
 }
 
+TEST(Effective, AChoiceCannotUndoALockedClientCheck)
+{
+	const ComposedSettings p = policy(Setting::client_check, 1000, Enforcement::locked);
+	const Basis basis = basis_of(p);
+	const Promise promise = promised({}, p, basis);
+	EXPECT_FALSE(promise.idle);
+	EXPECT_EQ(promise.busy, detection_of(basis.unchosen, p, basis).busy.latest);
+	EXPECT_TRUE(promise.busy);
+	EXPECT_EQ(effective(choose({{Setting::user_timeout, 86400000}}), p, basis),
+	          basis.unchosen);
+}
+
 TEST(Effective, OnAUnixSocketOnlyTheSettingsOwnEnforcementCounts)
 {
 	ComposedSettings p{};
@@ -183,6 +216,19 @@ TEST(Effective, WhoMayOverrideGetsWhatTheyChoose)
 	const SettingValues values = effective(choices, p, basis);
 	EXPECT_EQ(values[0], 7000);
 	EXPECT_EQ(values[item_of(Setting::user_timeout)], 86400000);
+}
+
+TEST(Effective, WhoMayOverrideOneSettingGetsIt)
+{
+	for (const Setting s : all_settings)
+	{
+		ComposedSettings p{};
+		for (const Setting locked : all_settings)
+			give(p, item_of(locked), 60, Enforcement::locked);
+		Choices choices = choose({{s, 7000}});
+		choices[item_of(s)].may_override = true;
+		EXPECT_EQ(effective(choices, p, basis_of(p))[item_of(s)], 7000);
+	}
 }
 
 TEST(Effective, ChoicesThatAreWellTogetherAreTakenTogether)

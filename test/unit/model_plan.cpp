@@ -215,6 +215,70 @@ TEST(Plan, ClientOptionsDetectWithinTheSameTime)
 		});
 }
 
+TEST(Plan, ClientUserTimeoutIsTheLongest)
+{
+	every_intent(
+		[](const Intent &intent)
+		{
+			const Plan plan = make_plan(intent, 1000, usual);
+			const Millis chosen = plan.client_user_timeout_ms;
+			const Millis longer = chosen + (chosen < 10000 ? 100 : 1000);
+			if (longer > INT_MAX ||
+		        longer + late(plan.settings.interval_s * 1000) > plan.promise)
+				return;
+			DetectionSettings client{};
+			client.user_timeout_ms = static_cast<std::int32_t>(longer);
+			ASSERT_GT(*detection(client, usual).in_flight.latest, plan.promise);
+		});
+}
+
+// The most retries that still give up within the time.
+TEST(Plan, RetriesAreTheMost)
+{
+	const auto plan_of = [](Duration latest, Millis less)
+	{
+		return make_plan({with_margin(*latest) - less, std::nullopt, false}, 1, usual);
+	};
+	for (int retries = 2; retries <= 6; ++retries)
+	{
+		const Duration latest = connect_gives_up(retries).latest;
+		EXPECT_EQ(plan_of(latest, 0).tcp_syn_retries, retries);
+		EXPECT_EQ(plan_of(latest, 1).tcp_syn_retries, retries - 1);
+	}
+	for (int retries = 2; retries <= 15; ++retries)
+	{
+		const Duration latest =
+			detection(DetectionSettings{}, {retries, usual.rto_max}).in_flight.latest;
+		EXPECT_EQ(plan_of(latest, 0).tcp_retries2, retries);
+		EXPECT_EQ(plan_of(latest, 1).tcp_retries2, retries - 1);
+	}
+}
+
+TEST(Plan, HasTheExpectedSettings)
+{
+	struct
+	{
+		Millis within;
+		int idle, interval, count, check, dead_after, user_timeout, connect_timeout;
+	} const expected[] = {
+		{10000, 1, 1, 3, 800, 4200, 3600, 9},
+		{30000, 8, 2, 7, 2400, 16000, 15000, 29},
+		{100000, 31, 8, 6, 8200, 59000, 56000, 98},
+		{3600000, 1200, 325, 6, 10000, 2207000, 3040000, 3563},
+	};
+	for (const auto &e : expected)
+	{
+		const Plan plan = make_plan({e.within, std::nullopt, false}, 1000, usual);
+		EXPECT_EQ(plan.settings.idle_s, e.idle) << e.within;
+		EXPECT_EQ(plan.settings.interval_s, e.interval) << e.within;
+		EXPECT_EQ(plan.settings.count, e.count) << e.within;
+		EXPECT_EQ(plan.settings.client_check_ms, e.check) << e.within;
+		EXPECT_EQ(plan.settings.dead_after_ms, e.dead_after) << e.within;
+		EXPECT_EQ(plan.client_user_timeout_ms, e.user_timeout) << e.within;
+		EXPECT_EQ(plan.client_connect_timeout_s, e.connect_timeout) << e.within;
+	}
+}
+
 TEST(Plan, SysctlsDetectWithinTheSameTimeWithDataInFlight)
 {
 	every_intent(
@@ -277,6 +341,7 @@ TEST(Plan, HasTheExpectedTexts)
 	const Plan long_plan = make_plan(longest, 1000, usual);
 	EXPECT_TRUE(plan_texts(long_plan, longest, std::string(130, 'x').c_str(), &texts));
 	const std::string text = texts.policy_insert;
+	EXPECT_FALSE(plan_texts(long_plan, longest, std::string(5000, 'x').c_str(), &texts));
 	const std::size_t quote = text.find('\'');
 	EXPECT_LE(text.find('\'', quote + 1) - quote - 1, 63u) << text;
 }

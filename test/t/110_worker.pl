@@ -85,5 +85,6 @@ $admin->terminate;
 $node->wait_for_exit($admin->pid, 20);
 $node->stop('fast');
 is($node->log_count(qr/FATAL|ERROR|PANIC/), 0, 'the server log of a fast shutdown has no errors');
+is($node->log_count(qr/not closed/), 0, 'no relation was left open');
 
 done_testing();

@@ -16,8 +16,8 @@ sub sysctl
 	return;
 }
 sysctl(tcp_keepalive_time => 1234);
-sysctl(tcp_keepalive_intvl => 56);
-sysctl(tcp_keepalive_probes => 7);
+sysctl(tcp_keepalive_intvl => 1);
+sysctl(tcp_keepalive_probes => 1);
 
 my $node = KeepaliveGuard::Cluster->start_new('primary', conf => <<'END');
 tcp_keepalives_idle = 11
@@ -32,7 +32,7 @@ $node->policy(name => 'system', role => 'app', tcp_keepalives_idle => '0', tcp_k
 $node->policy(name => 'fixed', role => 'postgres', tcp_keepalives_idle => '21s');
 $node->wait_for_policies;
 
-my %system = (idle => 1234, interval => 56, count => 7, user_timeout => 0, client_check => 0);
+my %system = (idle => 1234, interval => 1, count => 1, user_timeout => 0, client_check => 0);
 my %conf = (idle => 11, interval => 12, count => 13, user_timeout => 14_000, client_check => 15_000);
 
 my $app = $node->session(user => 'app');
@@ -43,7 +43,7 @@ settings_agree($node, $node->session(user => 'other'), undef, \%conf, 'a session
 # (keepalive_time_when), and PostgreSQL sets it.
 sysctl(tcp_keepalive_time => 4321);
 my $new = $node->session(user => 'app');
-kernel_has($new, { idle => 4321, interval => 56 }, 'a new connection has the new system default');
+kernel_has($new, { idle => 4321, interval => 1 }, 'a new connection has the new system default');
 kernel_has($app, { idle => 1234 }, 'an old connection keeps the system default of its start');
 
 # --- changes ----------------------------------------------------------------------

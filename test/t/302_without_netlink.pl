@@ -122,6 +122,8 @@ END
 		"$name: keepalive_sockets() has the clients");
 	is($reader->value("SELECT count(*) FROM keepalive_sockets() WHERE kind = 'listener' AND backend_type = 'postmaster' AND accept_queue = 0 AND accept_queue_limit IS NULL"),
 		2, "$name: keepalive_sockets() has the listeners without accept_queue_limit");
+	is($reader->value('SELECT count(*) FROM keepalive_listeners() WHERE accept_queue = 0 AND accept_queue_limit IS NULL'),
+		2, "$name: so has keepalive_listeners()");
 	ok($reader->value('SELECT count(*) FROM keepalive_kernel() WHERE setting IS NOT NULL') > 15,
 		"$name: keepalive_kernel() works");
 	$_->restore foreach $lost_host, $silent_host;

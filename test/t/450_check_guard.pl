@@ -245,6 +245,8 @@ is($admin->try(q{SELECT keepalive_plan('1 s')})->{error}{sqlstate}, '22023', 'ke
 is_deeply($admin->query('TABLE keepalive_blockers'), [], 'keepalive_blockers is empty if the library is not preloaded');
 follow_hint();
 is_well('the hint preloads the library');
+$node->safe_psql('postgres', 'CREATE EXTENSION pg_stat_statements');
+is($node->safe_psql('postgres', 'SELECT count(*) > 0 FROM pg_stat_statements'), 't', 'a library that is preloaded before it works');
 
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 

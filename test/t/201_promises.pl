@@ -10,13 +10,16 @@ use Test::More;
 
 my $node = KeepaliveGuard::Cluster->start_new('primary');
 my $admin = $node->session;
-$admin->query('CREATE ROLE app LOGIN; CREATE ROLE guarded LOGIN; CREATE ROLE checked LOGIN; CREATE ROLE boss LOGIN SUPERUSER');
+$admin->query('CREATE ROLE app LOGIN; CREATE ROLE guarded LOGIN; CREATE ROLE checked LOGIN; CREATE ROLE kept LOGIN; CREATE ROLE boss LOGIN SUPERUSER');
 $node->policy(name => 'keepalives', role => 'app', enforcement => 'locked',
 	tcp_keepalives_idle => '60s', tcp_keepalives_interval => '10s', tcp_keepalives_count => 3);
 $node->policy(name => 'dead', role => 'guarded', enforcement => 'ceiling', dead_after => '10s');
 $node->policy(name => 'idle', priority => 200, role => 'guarded', tcp_keepalives_idle => '6s');
 $node->policy(name => 'check', role => 'checked', enforcement => 'locked',
 	client_connection_check_interval => '10s');
+$node->policy(name => 'kept', role => 'kept', enforcement => 'locked', keepalive => 'true');
+$node->policy(name => 'kept times', priority => 200, role => 'kept',
+	tcp_keepalives_idle => '60s', tcp_keepalives_interval => '10s', tcp_keepalives_count => 6);
 $node->policy(name => 'boss', role => 'boss', enforcement => 'locked', dead_after => '10s');
 $node->wait_for_policies;
 
@@ -36,6 +39,13 @@ $app->query(q{SET tcp_user_timeout = '30s'});
 is(kernel_values($app), '60/10/3/30000', 'a user timeout that finds dead clients sooner is accepted');
 is($node->status($app->pid)->{policy_state}, 'applied', 'policy_state is applied after an accepted user timeout');
 $app->query(q{SET client_connection_check_interval = '1h'});
+
+my $kept = $node->session(user => 'kept');
+$kept->query('SET tcp_keepalives_interval = 1');
+$kept->query('SET tcp_keepalives_idle = 100');
+is(kernel_values($kept), '100/1/6/0', 'a longer idle is accepted after a shorter interval');
+$kept->query('RESET tcp_keepalives_interval');
+is(kernel_values($kept), '60/10/6/0', 'RESET of the interval takes the longer idle back');
 
 my $guarded = $node->session(user => 'guarded');
 is($guarded->try('SET tcp_keepalives_idle = 32767')->{error}{sqlstate}, '42501',

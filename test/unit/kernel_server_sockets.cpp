@@ -208,3 +208,21 @@ TEST(ReadServerSockets, WorksWithoutNetlink)
 	GTEST_FLAG_SET(death_test_style, "threadsafe");
 	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
 }
+
+TEST(ReadListeners, ReturnsAnArrayOrNothing)
+{
+	ServerSocket *sockets;
+	std::size_t count;
+	{
+		Listener listener;
+		Connection c(listener);
+		EXPECT_EQ(read_listeners(getpid(), &sockets, &count).kind, ReadOutcome::ok);
+		ASSERT_EQ(count, 1U);
+		EXPECT_EQ(sockets->facts.inode, inode_of(listener.fd));
+		EXPECT_EQ(sockets->kind, SocketKind::listener);
+		std::free(sockets);
+	}
+	EXPECT_EQ(read_listeners(getpid(), &sockets, &count).kind, ReadOutcome::ok);
+	EXPECT_EQ(count, 0U);
+	EXPECT_EQ(sockets, nullptr);
+}

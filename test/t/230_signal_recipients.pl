@@ -77,7 +77,7 @@ $parallel->query('SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;'
 my $vacuumed =
   q{SELECT sum(autovacuum_count) FROM pg_stat_user_tables WHERE relname LIKE 'churned%'};
 my $launched = 0;
-my %right;
+my (%right, @short);
 my $before = $admin->value($vacuumed);
 foreach my $round (1 .. 40)
 {
@@ -87,13 +87,15 @@ foreach my $round (1 .. 40)
 	my $short = $node->session;
 	edit_policies(50);
 	$round % 2 ? $short->terminate : $short->vanish;
+	push @short, $short->pid;
 	my @lines = map { $_->[0] } @{ $parallel->result->{rows} };
 	$launched += $_ foreach map { /Workers Launched: (\d)/ } @lines;
 	$right{ $lines[-1] }++;
 }
+ok(!(grep { !defined $node->wait_for_exit($_, 10) } @short), 'sessions that ended meanwhile exit');
 is_deeply(\%right, { 50000 => 40 }, 'parallel queries give their results');
 cmp_ok($launched, '>=', 20, "parallel workers were launched ($launched)");
-ok(defined seconds_until(10, sub { $admin->value($vacuumed) > $before }), 'autovacuum workers processed the tables');
+ok(defined seconds_until(30, sub { $admin->value($vacuumed) > $before }), 'autovacuum workers processed the tables');
 ok(applied($client), "a session has the last of $edits changes");
 my %later = processes(q{backend_type NOT IN ('client backend', 'walsender')});
 my $may_go = qr/autovacuum worker|parallel|reader/;

@@ -29,8 +29,9 @@ bool is_letter(char c) noexcept
 }
 
 // How often a bound, which follows its "{", has its atom repeated: the greatest number,
-// at least 1; without an upper one ("{m,}") once more, because {1,} is the same as +.
-std::uint64_t repetitions(const char *p) noexcept
+// at least 1; without an upper one ("{m,}") once more, because {1,} is the same as +, and
+// times `loop`.
+std::uint64_t repetitions(const char *p, std::uint64_t loop) noexcept
 {
 	std::uint64_t greatest = 1;
 	std::uint64_t number = 0;
@@ -41,10 +42,10 @@ std::uint64_t repetitions(const char *p) noexcept
 		number = is_open ? 0 : std::min(number * 10 + (*p - '0'), most);
 		greatest = std::max(greatest, number);
 	}
-	return greatest + (is_open ? 1 : 0);
+	return is_open ? product(greatest + 1, loop) : greatest;
 }
 
-// After the escape that begins at p.  "\\c" takes the next character, whatever it is.
+// After the escape that begins at p.  "\c" takes the next character, whatever it is.
 const char *after_escape(const char *p) noexcept
 {
 	if (p[1] == '\0')
@@ -125,6 +126,7 @@ struct Weights
 	std::uint64_t character; // likewise a bracket expression and an escape
 	std::uint64_t line;      // the beginning or the end: ^ $ \A \Z
 	std::uint64_t word;      // the same of a word: \m \M \y \Y [[:<:]] [[:>:]]
+	std::uint64_t loop; // by how much that is multiplied which may repeat without end
 };
 
 std::uint64_t weight_of_escape(char escape, const Weights &weights) noexcept
@@ -172,7 +174,12 @@ std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 			++p;
 			break;
 		case '+': // (x)+ is compiled as (?:x)*(x)
-			groups.repeat(2);
+			groups.repeat(2 * weights.loop);
+			++p;
+			break;
+		case '*':
+			groups.repeat(weights.loop);
+			groups.add(weights.character);
 			++p;
 			break;
 		case '{':
@@ -182,7 +189,7 @@ std::uint32_t weigh(const char *pattern, const Weights &weights) noexcept
 				groups.add(weights.character);
 				break;
 			}
-			groups.repeat(repetitions(p));
+			groups.repeat(repetitions(p, weights.loop));
 			while (*p != '\0' && *p != '}')
 				++p;
 			p += *p != '\0';
@@ -216,12 +223,12 @@ bool has_plain_beginning(const char *pattern) noexcept
 
 std::uint32_t regex_size(const char *pattern) noexcept
 {
-	return weigh(pattern, {1, 1, 1});
+	return weigh(pattern, {1, 1, 1, 1});
 }
 
 std::uint32_t regex_constraints(const char *pattern) noexcept
 {
-	return weigh(pattern, {0, 1, 2});
+	return weigh(pattern, {0, 1, 2, 8});
 }
 
 } // namespace guard

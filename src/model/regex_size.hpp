@@ -20,7 +20,8 @@ std::uint32_t regex_size(const char *pattern) noexcept;
 // The number of its constraints, in the same way: the beginning and the end of the line
 // count 1 (^ $ \A \Z), those of a word 2 (\m \M \y \Y [[:<:]] [[:>:]]).  Where they
 // follow each other, the compiler pulls each through all others (pullback() and pushfwd()
-// in regc_nfa.c), and the time doubles with each.
+// in regc_nfa.c), and the time doubles with each.  What may repeat without end counts
+// eight times: there each follows itself, too.
 std::uint32_t regex_constraints(const char *pattern) noexcept;
 
 } // namespace guard

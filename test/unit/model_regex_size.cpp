@@ -85,7 +85,10 @@ TEST(RegexConstraints, MultiplyByBounds)
 {
 	EXPECT_EQ(regex_constraints("(^|\\y){4}"), 12u);
 	EXPECT_EQ(regex_constraints("((\\y|a){4}){5}$"), 41u);
-	EXPECT_EQ(regex_constraints("(((\\y|a)+)+){8}"), 64u);
+	EXPECT_EQ(regex_constraints("((\\y|a)*b)*"), 128u);
+	EXPECT_EQ(regex_constraints("(((\\y|a)+)+){8}"), 4096u);
+	EXPECT_EQ(regex_constraints("(\\y|a){2,}"), 48u);
+	EXPECT_EQ(regex_constraints("^a*b+(c|d)*$"), 2u);
 	EXPECT_EQ(regex_constraints("(a){9}(^)"), 1u);
 	EXPECT_EQ(regex_constraints("{,\\y{,\\y"), 4u) << "braces without a bound";
 }

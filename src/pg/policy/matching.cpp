@@ -104,7 +104,8 @@ char *regex_problem(const char *pattern)
 		return psprintf(
 			"The regular expression is too complex to be matched at each "
 			"login: its constraints (^, $ and the like; \\y and the like count "
-			"twice) are %u, and at most %u are allowed.",
+			"twice, and all more often in repetitions) are %u, and at most %u are "
+			"allowed.",
 			constraints, most_regex_constraints);
 
 	regex_t regex;

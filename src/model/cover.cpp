@@ -1,5 +1,6 @@
 #include "model/cover.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace guard
@@ -11,8 +12,9 @@ bool covers(const Network &outer, const Network &inner) noexcept
 		return true;
 	if (outer.family != inner.family || outer.bits > inner.bits)
 		return false;
-	const unsigned bytes = outer.bits / 8;
-	const unsigned rest = outer.bits % 8;
+	const unsigned bits = std::min<unsigned>(outer.bits, 128);
+	const unsigned bytes = bits / 8;
+	const unsigned rest = bits % 8;
 	return std::memcmp(outer.address.data(), inner.address.data(), bytes) == 0 &&
 	       (rest == 0 ||
 	        (outer.address[bytes] ^ inner.address[bytes]) >> (8 - rest) == 0);

@@ -68,6 +68,14 @@ TEST(Cover, OfAPrefixCoversLongerPrefixes)
 	EXPECT_TRUE(covers(ipv6(0xfd, 2, 127), ipv6(0xfd, 3, 128)));
 }
 
+// Networks of damaged shared memory.
+TEST(Cover, OfAPrefixThatIsTooLongReadsNoFurtherThanTheAddress)
+{
+	EXPECT_TRUE(covers(ipv6(0xfd, 2, 150), ipv6(0xfd, 2, 150)));
+	EXPECT_TRUE(covers(ipv6(0xfd, 2, 255), ipv6(0xfd, 2, 255)));
+	EXPECT_FALSE(covers(ipv6(0xfd, 2, 255), ipv6(0xfd, 3, 255)));
+}
+
 TEST(Cover, DependsOnTheBackendKind)
 {
 	EXPECT_TRUE(covers(BackendKind::any, BackendKind::any));

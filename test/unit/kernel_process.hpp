@@ -1,13 +1,17 @@
-// Other processes for tests: children that wait, and a sandbox.
+// Other processes for tests: children that wait, a sandbox, and failing system calls.
 #pragma once
 
+#include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <iterator>
+#include <thread>
 
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -74,3 +78,63 @@ inline void refuse_netlink_sockets(int error)
 	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
 		_exit(1);
 }
+
+// Lets a system call of the thread that constructs it fail.  For a process that exits
+// afterwards.
+class FailingCalls
+{
+  public:
+	explicit FailingCalls(long number)
+	{
+		sock_filter program[] = {
+			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(number), 0, 1),
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		};
+		const sock_fprog filter = {std::size(program), program};
+		std::thread([this] { decide(); }).detach();
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+		listener_ = static_cast<int>(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+		                                     SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter));
+	}
+
+	// Not where another sandbox decides about system calls already.
+	bool allowed() const { return listener_ >= 0; }
+
+	// The next `times` calls fail with this errno.
+	void fail(int error, int times)
+	{
+		calls_ = 0;
+		error_ = error;
+		times_ = times;
+	}
+
+	int calls() const { return calls_; } // since fail()
+
+  private:
+	void decide()
+	{
+		while (listener_ == unknown)
+			usleep(1000);
+		for (;;)
+		{
+			seccomp_notif request{};
+			if (ioctl(listener_, SECCOMP_IOCTL_NOTIF_RECV, &request) != 0)
+				continue;
+			seccomp_notif_resp response{};
+			response.id = request.id;
+			if (calls_++ < times_)
+				response.error = -error_;
+			else
+				response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+			ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &response);
+		}
+	}
+
+	static constexpr int unknown = -2;
+	std::atomic<int> listener_{unknown};
+	std::atomic<int> calls_{0};
+	std::atomic<int> error_{0};
+	std::atomic<int> times_{0};
+};

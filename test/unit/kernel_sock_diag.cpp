@@ -3,17 +3,14 @@
 
 #include "kernel_loopback.hpp"
 #include "kernel_namespace.hpp"
+#include "kernel_process.hpp"
 
 #include <algorithm>
 #include <set>
 
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 using namespace guard;
 using loopback::Connection;
@@ -485,16 +482,7 @@ TEST(SockDiag, ReportsForbiddenNetlinkAsARefusal)
 {
 	const auto in_sandbox = []
 	{
-		sock_filter program[] = {
-			BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 1),
-			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
-			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		};
-		const sock_fprog filter = {std::size(program), program};
-		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-		    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
-			_exit(1);
+		refuse_netlink_sockets(EACCES);
 		try
 		{
 			SockDiag diag;
@@ -506,4 +494,163 @@ TEST(SockDiag, ReportsForbiddenNetlinkAsARefusal)
 		}
 	};
 	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
+}
+
+namespace
+{
+
+constexpr int not_allowed = 77;
+
+// Runs body(SockDiag &, FailingCalls &), which returns 0 for success, in a new process in
+// which this system call can fail, and returns what it returns.
+template <typename Body> int with_failing_calls(long number, Body body)
+{
+	const pid_t child = fork();
+	if (child == 0)
+	{
+		SockDiag diag;
+		FailingCalls failing(number);
+		if (!failing.allowed())
+			_exit(not_allowed);
+		_exit(body(diag, failing));
+	}
+	int status = -1;
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 101;
+}
+
+// The errno with which it fails, 0 if it does not.
+template <typename Call> int error_of(Call call)
+{
+	try
+	{
+		call();
+		return 0;
+	}
+	catch (const SockDiagError &error)
+	{
+		return error.code().value();
+	}
+}
+
+} // namespace
+
+TEST(SockDiag, AsksAgainWhenItCannotSend)
+{
+	Listener listener;
+	Connection c(listener);
+	const SocketId id = id_of(c.server);
+	const int result = with_failing_calls(
+		SYS_sendto,
+		[&](SockDiag &diag, FailingCalls &failing)
+		{
+			const auto query = [&]
+			{
+				if (!ask(diag, id).found)
+					throw SockDiagError(ENODATA, "not found");
+			};
+			for (const int error : {ENOBUFS, ENOMEM, EAGAIN, EINTR, EBUSY})
+			{
+				failing.fail(error, 1);
+				if (error_of(query) != 0 || failing.calls() != 2)
+					return 1;
+				failing.fail(error, 1000);
+				if (error_of(query) != error || failing.calls() != 6)
+					return 2;
+			}
+			failing.fail(EPERM, 1);
+			return error_of(query) == EPERM && failing.calls() == 1 ? 0 : 3;
+		});
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
+}
+
+TEST(SockDiagQuery, AsksAgainWhenItCannotRead)
+{
+	Listener listener;
+	std::vector<Connection> connections;
+	std::vector<SocketId> wanted;
+	for (int i = 0; i < 60; i++)
+	{
+		connections.emplace_back(listener);
+		wanted.push_back(id_of(connections.back().server));
+	}
+	const int result = with_failing_calls(
+		SYS_recvmmsg,
+		[&](SockDiag &diag, FailingCalls &failing)
+		{
+			const auto finds = [&](std::size_t from, std::size_t n)
+			{
+				std::vector<SocketFacts> answers(n);
+				diag.query(&wanted[from], n, answers.data(), {});
+				for (std::size_t i = 0; i < n; i++)
+					if (answers[i].id.cookie != wanted[from + i].cookie)
+						return false;
+				return true;
+			};
+			for (const int error : {EINTR, ENOBUFS})
+			{
+				failing.fail(error, 5);
+				if (!finds(0, 1) || failing.calls() != 6)
+					return 1;
+				// The first request is given up.  Its answers come with those of the next
+			    // ones, and are not taken for them.
+				failing.fail(error, 6);
+				if (!finds(0, 60))
+					return 2;
+				std::reverse(wanted.begin(), wanted.end());
+				if (!finds(0, 60))
+					return 3;
+				failing.fail(error, 1000);
+				if (error_of([&] { finds(0, 1); }) != ENOBUFS || failing.calls() != 30)
+					return 4;
+				failing.fail(error, 0);
+				if (!finds(0, 60))
+					return 5;
+			}
+			failing.fail(EIO, 1);
+			return error_of([&] { finds(0, 1); }) == EIO ? 0 : 6;
+		});
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
+}
+
+TEST(SockDiagDump, IsRepeatedWhenItCannotBeRead)
+{
+	Listener listener;
+	Connection c(listener);
+	const int result = with_failing_calls(
+		SYS_recvmsg,
+		[&](SockDiag &diag, FailingCalls &failing)
+		{
+			DumpFilter filter;
+			filter.local_ports = {listener.port};
+			std::size_t found = 0;
+			const auto dump = [&]
+			{
+				found = diag.dump(filter).size();
+			};
+			failing.fail(EINTR, 0);
+			dump();
+			const int calls = failing.calls();
+			failing.fail(EINTR, 5);
+			if (error_of(dump) != 0 || found != 2 || failing.calls() != 5 + calls)
+				return 1;
+			for (const int error : {EINTR, ENOBUFS})
+			{
+				failing.fail(error, error == EINTR ? 6 : 3);
+				if (error_of(dump) != 0 || found != 2)
+					return 2;
+				failing.fail(error, 1000);
+				if (error_of(dump) != error)
+					return 3;
+			}
+			failing.fail(EIO, 1);
+			return error_of(dump) == EIO && failing.calls() == 1 ? 0 : 4;
+		});
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
 }

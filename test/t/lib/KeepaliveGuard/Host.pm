@@ -33,17 +33,28 @@ sub new
 }
 
 # No other host has the ports from which this host's clients connect, and the server's own
-# host has others too (KeepaliveGuard::Network): a client's port tells its connection.
+# host has others too (KeepaliveGuard::Network): a client's port tells its connection.  The
+# kernel takes them separately for IPv4 and IPv6, so sessions over IPv6 have their own here.
 my $first_port = 41_000;
+use constant { PORTS => 1300, IPV6_PORTS => 200 };
 
 sub _own_ports
 {
 	my ($self) = @_;
-	my $last_port = $first_port + 1499;
-	die "too many hosts\n" if $last_port > 65_535;
-	$self->_must_here('sysctl', '-qw', "net.ipv4.ip_local_port_range=$first_port $last_port", 'net.ipv4.tcp_tw_reuse=1');
-	$first_port = $last_port + 1;
+	my $next = $first_port + PORTS;
+	$self->{ipv6_ports} = [ $next .. $next + IPV6_PORTS - 1 ];
+	die "too many hosts\n" if $next + IPV6_PORTS > 65_536;
+	$self->_must_here('sysctl', '-qw', "net.ipv4.ip_local_port_range=$first_port @{[ $next - 1 ]}", 'net.ipv4.tcp_tw_reuse=1');
+	$first_port = $next + IPV6_PORTS;
 	return;
+}
+
+# The port for the next session over IPv6.
+sub ipv6_port
+{
+	my ($self) = @_;
+	push @{ $self->{ipv6_ports} }, my $port = shift @{ $self->{ipv6_ports} };
+	return $port;
 }
 
 # Starts a process in a network namespace of its own.

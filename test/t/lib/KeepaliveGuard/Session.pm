@@ -57,6 +57,7 @@ sub _connect
 	  @options{qw(host address port socket ipv6 receive_buffer client_port)};
 
 	$address //= $host ? ($ipv6 ? $host->server6 : $host->server) : '127.0.0.1';
+	$client_port //= $host->ipv6_port if $host && $ipv6;
 	my $connect = sub {
 		return IO::Socket::UNIX->new(Peer => "$directory/.s.PGSQL.$port") if defined $directory;
 		return IO::Socket::IP->new(

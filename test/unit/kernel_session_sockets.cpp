@@ -7,6 +7,7 @@
 #include "kernel_process.hpp"
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -246,4 +247,61 @@ TEST(ReadSessionSockets, WorksWithoutNetlink)
 	// In a new process, because this one may have a netlink socket already.
 	GTEST_FLAG_SET(death_test_style, "threadsafe");
 	EXPECT_EXIT(in_sandbox(), testing::ExitedWithCode(0), "");
+}
+
+namespace
+{
+
+// The inodes of this process's netlink sockets.
+std::set<std::uint32_t> netlink_sockets()
+{
+	std::set<std::uint32_t> inodes;
+	for (int fd = 0; fd < 1024; ++fd)
+	{
+		int family = 0;
+		socklen_t length = sizeof(family);
+		if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) == 0 &&
+		    family == AF_NETLINK)
+			inodes.insert(inode_of(fd));
+	}
+	return inodes;
+}
+
+} // namespace
+
+// With one socket for both, each process would read answers to the other.
+TEST(ReadSessionSockets, HasANetlinkSocketOfItsOwnInAForkedProcess)
+{
+	Listener listener;
+	Connection c(listener);
+	const auto found = [&]
+	{
+		const SessionSocket own = {getpid(), id_of(c.server)};
+		SocketFacts facts;
+		return read_session_sockets(&own, 1, &facts, everything).kind ==
+		           ReadOutcome::ok &&
+		       facts.found;
+	};
+	ASSERT_TRUE(found());
+	const auto of_parent = netlink_sockets();
+	ASSERT_TRUE(found());
+	EXPECT_EQ(netlink_sockets(), of_parent) << "it is kept";
+	ASSERT_FALSE(of_parent.empty());
+
+	const pid_t child = fork();
+	if (child == 0)
+	{
+		const bool first = found();
+		const auto of_child = netlink_sockets();
+		_exit(!first                                ? 2
+		      : of_child.size() != of_parent.size() ? 3
+		      : of_child == of_parent               ? 4
+		      : !found()                            ? 5
+		      : netlink_sockets() != of_child       ? 6
+		                                            : 0);
+	}
+	int status = -1;
+	waitpid(child, &status, 0);
+	ASSERT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(WEXITSTATUS(status), 0);
 }

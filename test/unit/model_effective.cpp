@@ -182,6 +182,29 @@ TEST(Effective, AChoiceOfASettingThatIsLeftNullCannotUndoWhatIsLocked)
 	          basis.unchosen);
 }
 
+TEST(DetectionOf, ResolvesZeroToTheSystemsDefault)
+{
+	const ComposedSettings p{};
+	Basis basis = basis_of(p);
+	basis.system_default = {100, 10, 5, 40000, 1000};
+	const auto same = [&](const SettingValues &values, const SettingValues &resolved)
+	{
+		const Detection a = detection_of(values, p, basis);
+		const Detection b = detection_of(resolved, p, basis);
+		EXPECT_TRUE(b.idle.latest && b.busy.latest);
+		EXPECT_EQ(a.idle.latest, b.idle.latest);
+		EXPECT_EQ(a.busy.latest, b.busy.latest);
+	};
+	same({0, 0, 0, 0, 0}, {100, 10, 5, 40000, 1000});
+	same({0, 7, 3, 90000, 2000}, {100, 7, 3, 90000, 2000});
+	same({60, 0, 3, 90000, 2000}, {60, 10, 3, 90000, 2000});
+	same({60, 7, 0, 90000, 2000}, {60, 7, 5, 90000, 2000});
+	same({60, 7, 3, 0, 2000}, {60, 7, 3, 40000, 2000});
+	// 1 is a value, and not the default.
+	EXPECT_NE(detection_of({1, 1, 1, 90000, 2000}, p, basis).idle.latest,
+	          detection_of({0, 0, 0, 90000, 2000}, p, basis).idle.latest);
+}
+
 TEST(Effective, AChoiceCannotUndoALockedClientCheck)
 {
 	const ComposedSettings p = policy(Setting::client_check, 1000, Enforcement::locked);

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <functional>
 #include <iterator>
 #include <thread>
+#include <utility>
 
 #include <linux/filter.h>
 #include <linux/netlink.h>
@@ -79,8 +81,8 @@ inline void refuse_netlink_sockets(int error)
 		_exit(1);
 }
 
-// Lets a system call of the thread that constructs it fail.  For a process that exits
-// afterwards.
+// Lets a system call of the thread that constructs it fail, or does something else first.
+// For a process that exits afterwards.
 class FailingCalls
 {
   public:
@@ -110,6 +112,14 @@ class FailingCalls
 		times_ = times;
 	}
 
+	// The next call comes after this.
+	void precede(std::function<void()> body)
+	{
+		before_ = std::move(body);
+		fail(0, 0);
+		has_before_ = true;
+	}
+
 	int calls() const { return calls_; } // since fail()
 
   private:
@@ -122,6 +132,8 @@ class FailingCalls
 			seccomp_notif request{};
 			if (ioctl(listener_, SECCOMP_IOCTL_NOTIF_RECV, &request) != 0)
 				continue;
+			if (has_before_.exchange(false))
+				before_();
 			seccomp_notif_resp response{};
 			response.id = request.id;
 			if (calls_++ < times_)
@@ -137,4 +149,25 @@ class FailingCalls
 	std::atomic<int> calls_{0};
 	std::atomic<int> error_{0};
 	std::atomic<int> times_{0};
+	std::function<void()> before_;
+	std::atomic<bool> has_before_{false};
 };
+
+constexpr int not_allowed = 77;
+
+// Runs body(FailingCalls &), which returns 0 for success, in a new process in which this
+// system call can fail, and returns what it returns, or not_allowed.
+template <typename Body> int with_failing_calls(long number, Body body)
+{
+	const pid_t child = fork();
+	if (child == 0)
+	{
+		FailingCalls failing(number);
+		if (!failing.allowed())
+			_exit(not_allowed);
+		_exit(body(failing));
+	}
+	int status = -1;
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 101;
+}

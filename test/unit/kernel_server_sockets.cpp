@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -106,6 +107,39 @@ TEST_P(ServerSockets, HasListenersClientsAndOutboundSockets)
 		<< "a connection accepted, without a backend yet";
 	EXPECT_TRUE(std::none_of(found.begin(), found.end(),
 	                         [&](const ServerSocket &x) { return x.pid == idle.pid; }));
+}
+
+// Its pid may belong to an unrelated process then.
+TEST(FindServerSockets, LeavesOutAChildThatEndsMeanwhile)
+{
+	Listener listener;
+	Connection first(listener);
+	Connection second(listener);
+	const int result = with_failing_calls(
+		SYS_recvmsg,
+		[&](FailingCalls &failing)
+		{
+			SockDiag diag;
+			Process ends([&] { second.server.close(); });
+			Process stays([&] { first.server.close(); });
+			first.server.close();
+			second.server.close();
+			const auto pids = [&]
+			{
+				std::set<pid_t> found;
+				for (const ServerSocket &socket :
+			         find_server_sockets(&diag, getpid(), {}, listener.port))
+					found.insert(socket.pid);
+				return found;
+			};
+			if (pids() != std::set<pid_t>{getpid(), ends.pid, stays.pid})
+				return 1;
+			failing.precede([&] { ends.end(); });
+			return pids() == std::set<pid_t>{getpid(), stays.pid} ? 0 : 2;
+		});
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot stop at a system call";
+	EXPECT_EQ(result, 0);
 }
 
 TEST_P(ServerSockets, FindsListenersAlone)

@@ -499,26 +499,6 @@ TEST(SockDiag, ReportsForbiddenNetlinkAsARefusal)
 namespace
 {
 
-constexpr int not_allowed = 77;
-
-// Runs body(SockDiag &, FailingCalls &), which returns 0 for success, in a new process in
-// which this system call can fail, and returns what it returns.
-template <typename Body> int with_failing_calls(long number, Body body)
-{
-	const pid_t child = fork();
-	if (child == 0)
-	{
-		SockDiag diag;
-		FailingCalls failing(number);
-		if (!failing.allowed())
-			_exit(not_allowed);
-		_exit(body(diag, failing));
-	}
-	int status = -1;
-	waitpid(child, &status, 0);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 101;
-}
-
 // The errno with which it fails, 0 if it does not.
 template <typename Call> int error_of(Call call)
 {
@@ -542,8 +522,9 @@ TEST(SockDiag, AsksAgainWhenItCannotSend)
 	const SocketId id = id_of(c.server);
 	const int result = with_failing_calls(
 		SYS_sendto,
-		[&](SockDiag &diag, FailingCalls &failing)
+		[&](FailingCalls &failing)
 		{
+			SockDiag diag;
 			const auto query = [&]
 			{
 				if (!ask(diag, id).found)
@@ -578,8 +559,9 @@ TEST(SockDiagQuery, AsksAgainWhenItCannotRead)
 	}
 	const int result = with_failing_calls(
 		SYS_recvmmsg,
-		[&](SockDiag &diag, FailingCalls &failing)
+		[&](FailingCalls &failing)
 		{
+			SockDiag diag;
 			const auto finds = [&](std::size_t from, std::size_t n)
 			{
 				std::vector<SocketFacts> answers(n);
@@ -623,8 +605,9 @@ TEST(SockDiagDump, IsRepeatedWhenItCannotBeRead)
 	Connection c(listener);
 	const int result = with_failing_calls(
 		SYS_recvmsg,
-		[&](SockDiag &diag, FailingCalls &failing)
+		[&](FailingCalls &failing)
 		{
+			SockDiag diag;
 			DumpFilter filter;
 			filter.local_ports = {listener.port};
 			std::size_t found = 0;

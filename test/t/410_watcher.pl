@@ -245,6 +245,28 @@ sub wakes_regularly
 	$host->restore;
 }
 
+# --- a worker that can open no descriptor for a backend ----------------------------------
+
+{
+	my $log = $node->log_end;
+	my @dead = map { session('dead') } 1 .. 2;
+	my $limits = `prlimit --nofile --noheadings --output SOFT --pid $worker` =~ s/\s//gr;
+	my %used = map { (m{(\d+)$} => 1) } glob "/proc/$worker/fd/*";
+	my ($free) = grep { !$used{$_} } 0 .. 1000;
+	system('prlimit', "--nofile=$free:", '--pid', $worker) == 0 or die 'prlimit';
+	$host->drop;
+	my $failed = qr/LOG:  keepalive_guard: could not terminate session with PID \d+: Too many open files/;
+	$node->wait_for_log($failed, $log);
+	sleep 4;
+	is(scalar(grep { is_there($_) } @dead), 2, 'a worker that can open no descriptor cannot terminate sessions');
+	system('prlimit', "--nofile=$limits:", '--pid', $worker) == 0 or die 'prlimit';
+	ok(defined $node->wait_for_exit($_->pid, 10), 'it tries again, until it can') foreach @dead;
+	is_deeply(cause_of($_), [ 'dead_after', 'dead' ], 'the cause of the event is dead_after') foreach @dead;
+	is($node->log_count($failed, $log), 1, 'the log has the error once');
+	is($node->log_count(qr/did not exit within/, $log), 0, 'a backend without SIGTERM does not count as one that ignores it');
+	$host->restore;
+}
+
 # --- a worker, or a whole machine, that was stopped for a while ---------------------------
 
 {

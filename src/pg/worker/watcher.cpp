@@ -244,19 +244,32 @@ void log_ending(const WatchedSession &watched, const PeerObservation &observatio
 		         evidence(watched, seen)));
 }
 
+// A signal that the kernel refuses does not count: insist() sends another one.
 void terminate(const WatchedSession &watched, PeerObservation observation,
                std::int64_t now)
 {
+	static int logged = 0;
+	// First: the event of a backend that exits at once has the verdict as its cause.
 	observation.signals++;
 	observation.signalled = now;
 	watched.slot->observation.write(observation);
-	if (signal_session(*watched.slot, watched.session, SIGTERM) == SignalOutcome::failed)
-		ereport(LOG,
-		        (errmsg("keepalive_guard: could not terminate session with PID %d: %m",
-		                watched.session.pid)));
+	if (signal_session(*watched.slot, watched.session, SIGTERM) != SignalOutcome::failed)
+	{
+		logged = 0;
+		return;
+	}
+	const int error = errno;
+	observation.signals--;
+	watched.slot->observation.write(observation);
+	if (error != logged)
+		ereport(LOG, (errmsg("keepalive_guard: could not terminate session with PID %d: "
+		                     "%m",
+		                     watched.session.pid),
+		              errdetail("The worker tries again every second.")));
+	logged = error;
 }
 
-// A backend that got SIGTERM has not exited yet.
+// A backend that should exit has not yet.
 void insist(const WatchedSession &watched, PeerObservation observation, std::int64_t now)
 {
 	const std::int64_t waited = now - observation.signalled;

@@ -118,7 +118,7 @@ std::string policy_name(const Intent &intent)
 
 Millis with_margin(Millis timer)
 {
-	Millis promise = (timer + 200) * 100 / 99;
+	Millis promise = (timer + 200) * 100 / 99 - 2;
 	while (without_margin(promise) < timer)
 		++promise;
 	return promise;

@@ -155,7 +155,7 @@ sub mutants
 	}
 
 	# Nothing compiles without a declaration, so these are not left out.
-	my $declaration = qr/^(?!return\b|throw\b|delete\b)[\w:]+(?:<.*>)?\s+[*&]?\w+\s*[={;(\[]/;
+	my $declaration = qr/^(?!return\b|throw\b|delete\b)[\w:]+(?:<.*>)?\s+[*&]?[\w:]+\s*[={;(\[]/;
 	foreach (statements(@tokens))
 	{
 		my ($first, $last) = map { $tokens[$_] } @$_;

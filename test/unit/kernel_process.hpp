@@ -104,10 +104,11 @@ class FailingCalls
 	// Not where another sandbox decides about system calls already.
 	bool allowed() const { return listener_ >= 0; }
 
-	// The next `times` calls fail with this errno.
-	void fail(int error, int times)
+	// After the next `spared` calls, `times` calls fail with this errno.
+	void fail(int error, int times, int spared = 0)
 	{
 		calls_ = 0;
+		spared_ = spared;
 		error_ = error;
 		times_ = times;
 	}
@@ -136,7 +137,8 @@ class FailingCalls
 				before_();
 			seccomp_notif_resp response{};
 			response.id = request.id;
-			if (calls_++ < times_)
+			const int call = calls_++ - spared_;
+			if (call >= 0 && call < times_)
 				response.error = -error_;
 			else
 				response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
@@ -149,6 +151,7 @@ class FailingCalls
 	std::atomic<int> calls_{0};
 	std::atomic<int> error_{0};
 	std::atomic<int> times_{0};
+	std::atomic<int> spared_{0};
 	std::function<void()> before_;
 	std::atomic<bool> has_before_{false};
 };

@@ -259,6 +259,22 @@ TEST(SockDiagQuery, DoesNotFindASocketWithoutAFamily)
 	diag.query(wanted, 0, answers, {});
 }
 
+TEST(SockDiagQuery, OverwritesWhatTheAnswersWere)
+{
+	Listener listener;
+	Connection c(listener);
+	SocketId ids[3] = {id_of(c.server), id_of(c.server), id_of(c.server)};
+	SocketFacts answers[3];
+	SockDiag diag;
+	diag.query(ids, 3, answers, everything);
+	EXPECT_TRUE(answers[2].found);
+	ids[1].local.family = ids[2].local.family = 0;
+	diag.query(ids, 3, answers, everything);
+	EXPECT_TRUE(answers[0].found);
+	EXPECT_FALSE(answers[1].found);
+	EXPECT_FALSE(answers[2].found);
+}
+
 TEST(SockDiagQuery, ReturnsAThousandSocketsInOrder)
 {
 	rlimit files;
@@ -599,6 +615,96 @@ TEST(SockDiagQuery, AsksAgainWhenItCannotRead)
 	EXPECT_EQ(result, 0);
 }
 
+TEST(SockDiagQuery, AsksForManySocketsAtOnce)
+{
+	Listener listener;
+	std::vector<Connection> connections;
+	std::vector<SocketId> wanted;
+	for (int i = 0; i < 200; i++)
+	{
+		connections.emplace_back(listener);
+		wanted.push_back(id_of(connections.back().server));
+	}
+	const int result =
+		with_failing_calls(SYS_sendto,
+	                       [&](FailingCalls &failing)
+	                       {
+							   SockDiag diag;
+							   std::vector<SocketFacts> answers(wanted.size());
+							   failing.fail(EIO, 0);
+							   diag.query(wanted.data(), 128, answers.data(), {});
+							   if (failing.calls() != 1)
+								   return 1;
+							   failing.fail(EIO, 0);
+							   diag.query(wanted.data(), 200, answers.data(), {});
+							   return failing.calls() == 2 ? 0 : 2;
+						   });
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot count system calls";
+	EXPECT_EQ(result, 0);
+}
+
+// Each batch may get no answer as often, whether or not there were some before.
+TEST(SockDiagQuery, GivesUpAfterAsManyFailuresInARow)
+{
+	Listener listener;
+	std::vector<Connection> connections;
+	std::vector<SocketId> wanted;
+	for (int i = 0; i < 60; i++)
+	{
+		connections.emplace_back(listener);
+		wanted.push_back(id_of(connections.back().server));
+	}
+	const int result = with_failing_calls(
+		SYS_recvmmsg,
+		[&](FailingCalls &failing)
+		{
+			SockDiag diag;
+			std::vector<SocketFacts> answers(wanted.size());
+			const auto calls = [&](int spared)
+			{
+				failing.fail(EINTR, 1000, spared);
+				if (error_of([&]
+			                 { diag.query(wanted.data(), 60, answers.data(), {}); }) !=
+			        ENOBUFS)
+					return -1;
+				return failing.calls();
+			};
+			if (calls(0) != 5 * 6)
+				return 1;
+			// What is left in the receive buffer is read.
+			failing.fail(EINTR, 0);
+			diag.query(wanted.data(), 60, answers.data(), {});
+			// The first call reads some answers.
+			return calls(1) == 1 + 6 + 5 * 6 ? 0 : 2;
+		});
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
+}
+
+TEST(SockDiagDump, HasNoAnswersToAnEarlierQuery)
+{
+	Listener listener;
+	Connection c(listener);
+	const SocketId id = id_of(c.server);
+	const int result =
+		with_failing_calls(SYS_recvmmsg,
+	                       [&](FailingCalls &failing)
+	                       {
+							   SockDiag diag;
+							   failing.fail(EINTR, 1000);
+							   if (error_of([&] { ask(diag, id); }) != ENOBUFS)
+								   return 1;
+							   DumpFilter filter;
+							   filter.local_ports = {listener.port};
+							   return diag.dump(filter).size() == 2 ? 0 : 2;
+						   });
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
+}
+
 TEST(SockDiagDump, IsRepeatedWhenItCannotBeRead)
 {
 	Listener listener;
@@ -618,6 +724,8 @@ TEST(SockDiagDump, IsRepeatedWhenItCannotBeRead)
 			failing.fail(EINTR, 0);
 			dump();
 			const int calls = failing.calls();
+			if (calls != 2) // the sockets, and that there are no more
+				return 5;
 			failing.fail(EINTR, 5);
 			if (error_of(dump) != 0 || found != 2 || failing.calls() != 5 + calls)
 				return 1;

@@ -163,6 +163,14 @@ TEST(Detection, AgreesWithMeasuredZeroWindow)
 			<< m.user_timeout_ms << " " << m.limits.tcp_retries2;
 }
 
+// With few retries, the probes of a closed window are soon over: 400, 800 and 1600 ms.
+TEST(Detection, AClosedWindowIsGivenUpAfterTheLastProbe)
+{
+	EXPECT_EQ(detection(defaults(), limits(0)).stalled.earliest, Duration(0));
+	EXPECT_EQ(detection(defaults(), limits(1)).stalled.earliest, Duration(400));
+	EXPECT_EQ(detection(defaults(), limits(3)).stalled.earliest, Duration(2800));
+}
+
 TEST(Detection, AgreesWithMeasurementsAfterAStallAndALateWrite)
 {
 	// Stalled for 15 s, so that the back-off is at its maximum, then disappeared.

@@ -161,7 +161,8 @@ TEST(Plan, FindsADeadPeerBehindAClosedWindowIfThereIsTime)
 
 TEST(Plan, MinimumIsPossible)
 {
-	for (const int watch_interval : {1, 1000, 60000})
+	for (int watch_interval = 1; watch_interval <= 60000;
+	     watch_interval += watch_interval < 200 ? 1 : 1000)
 	{
 		const Plan refused =
 			make_plan({1000, std::nullopt, false}, watch_interval, usual);
@@ -264,6 +265,7 @@ TEST(Plan, HasTheExpectedSettings)
 		{10000, 1, 1, 3, 800, 4200, 3600, 9},
 		{30000, 8, 2, 7, 2400, 16000, 15000, 29},
 		{100000, 31, 8, 6, 8200, 59000, 56000, 98},
+		{275554, 90, 19, 6, 10000, 135000, 159000, 272}, // 5 * 24 s is as good
 		{3600000, 1200, 325, 6, 10000, 2207000, 3040000, 3563},
 	};
 	for (const auto &e : expected)

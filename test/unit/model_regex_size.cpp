@@ -1,5 +1,7 @@
 #include "model/regex_size.hpp"
 
+#include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -19,6 +21,8 @@ TEST(RegexSize, CountsCharactersBracketsAndEscapes)
 	EXPECT_EQ(regex_size("[[:alpha:]_]b"), 2u);
 	EXPECT_EQ(regex_size("[\\]]b"), 2u);
 	EXPECT_EQ(regex_size("\\{3\\}"), 3u);
+	EXPECT_EQ(regex_size("\\mapp[[:>:]]"), 5u);
+	EXPECT_EQ(regex_size("[[::]]b"), 2u);
 }
 
 TEST(RegexSize, MultipliesByBounds)
@@ -38,6 +42,12 @@ TEST(RegexSize, MultipliesNestedBounds)
 	EXPECT_EQ(regex_size("((a{1,40}){1,40}){1,40}x"), 64001u);
 	EXPECT_EQ(regex_size("(?:(?:a{255}){255}){255}") > 16000000u, true);
 	EXPECT_EQ(regex_size("(a{2}|b{3}){4}"), 24u); // with the "|"
+}
+
+TEST(RegexSize, CountsTheGroupsOfTheLongestPattern)
+{
+	const std::string groups(254, '(');
+	EXPECT_EQ(regex_size((groups + "b(aa){3}").c_str()), 7u);
 }
 
 TEST(RegexSize, DoublesWhatIsRepeatedWithoutABound)
@@ -108,6 +118,10 @@ TEST(RegexSize, ReadsInvalidPatternsToTheirEnd)
 	                            "\\", "(((", "a{,", "[\\", "))((", "[a-"})
 		EXPECT_LE(regex_size(pattern), 9u) << pattern;
 	EXPECT_LE(regex_size(std::string(1000, '(').c_str()), 1000u);
+	// At the end of its memory.
+	char *backslash = strdup("\\");
+	EXPECT_EQ(regex_size(backslash), 1u);
+	free(backslash);
 }
 
 } // namespace

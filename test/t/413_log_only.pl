@@ -96,5 +96,8 @@ like(events_of($stalled->pid)->[0][1],
 ok(-d '/proc/' . $stalled->pid, 'the session of a client that does not read goes on');
 is_deeply(counted('trial of stalls'), [ 1, 1 ], 'keepalive_stats() counts it under its policy');
 
+is_deeply($admin->query('SELECT policy, would_end FROM keepalive_stats() WHERE would_end > 0 ORDER BY policy'),
+	[ [ 'trial', 2 ], [ 'trial of both', 1 ], [ 'trial of stalls', 1 ] ], 'nothing else is counted');
+
 is($node->log_count(qr/PANIC|was terminated by signal|TRAP/), 0, 'the server log has no crash');
 done_testing();

@@ -24,11 +24,6 @@ Window fires(const ConnectionSnapshot &snapshot, Millis armed)
 	return {expires, expires + lateness(std::max(armed, expires))};
 }
 
-Millis ceil_div(Millis a, Millis b)
-{
-	return a <= 0 ? 0 : (a + b - 1) / b;
-}
-
 // See keepalive_gives_up() in detection.cpp; here the phase of the timer is known.
 struct Keepalive
 {
@@ -62,7 +57,7 @@ struct Keepalive
 		const Millis least = snapshot.probes > 0 ? 0 : 1;
 		const Millis left = settings.user_timeout_ms - silent_for(snapshot);
 		const Millis firings =
-			std::max(ceil_div(left - question.earliest, interval), least);
+			std::max((left - question.earliest + interval - 1) / interval, least);
 		return {std::max(question.earliest + least * interval, left),
 		        std::min(question.latest + firings * step,
 		                 std::max(question.latest + least * step, left + step))};
@@ -181,11 +176,11 @@ bool probes_with_data(const ConnectionSnapshot &snapshot)
 	return snapshot.timer == Timer::persist && snapshot.snd_wnd.value_or(0) > 0;
 }
 
+// As far as retransmission_gives_up() reads it.
 ConnectionSnapshot after_data_probe(ConnectionSnapshot snapshot)
 {
-	snapshot.timer = Timer::retransmit;
 	snapshot.expires = snapshot.rto;
-	snapshot.retransmits = snapshot.backoff = 0;
+	snapshot.retransmits = 0;
 	return snapshot;
 }
 

@@ -488,6 +488,13 @@ TEST(Verdict, HasTheExpectedHealth)
 	EXPECT_EQ(shrunk(5000), Health::zero_window);    // answered
 	EXPECT_EQ(shrunk(4000), Health::retransmitting); // not answered
 	EXPECT_EQ(health([](ConnectionSnapshot &l) { l.snd_wnd = 0; }), Health::alive);
+	EXPECT_EQ(health(
+				  [](ConnectionSnapshot &l)
+				  {
+					  l.timer = Timer::retransmit; // all was acknowledged meanwhile
+					  l.snd_wnd = 0;
+				  }),
+	          Health::alive);
 	for (const TcpState s : {TcpState::close_wait, TcpState::last_ack, TcpState::closing})
 		EXPECT_EQ(health([s](ConnectionSnapshot &l) { l.state = s; }),
 		          Health::closed_by_peer);
@@ -535,6 +542,89 @@ TEST(Verdict, KeepaliveCountsDown)
 	          1000 + lateness(10000) + late(2000));
 }
 
+// The timer finds idle exceeded after 2 s of silence, and fires every 2 s from then on.
+TEST(Verdict, KeepaliveWithAUserTimeoutEndsAtTheFirstFiringAfterIt)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.last_data_recv = snapshot.last_ack_recv = 0;
+	snapshot.expires = 2000;
+	Span gives_up_in =
+		verdict(snapshot, detection_settings_of(2, 2, 3, 8000), usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 8000);
+	EXPECT_EQ(*gives_up_in.latest, 4 * late(2000));
+
+	// The firing after 8 s is just too early, if none is late.
+	gives_up_in =
+		verdict(snapshot, detection_settings_of(2, 2, 3, 8001), usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 8001);
+	EXPECT_EQ(*gives_up_in.latest, 8001 + late(2000));
+}
+
+// Periods of 400 ms, 800 ms, and 600 ms of the third.
+TEST(Verdict, TheTimeOfTheFirstTimeoutShowsHowLateTimersWere)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::retransmit;
+	snapshot.unacked = 1;
+	snapshot.retransmits = snapshot.backoff = 3;
+	snapshot.rto = 1600;
+	snapshot.expires = 1000;
+	const DetectionSettings w = detection_settings_of(10, 2, 3, 30000);
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - (late(400) + late(800) + late(1600) - 1000));
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 1800 + lateness(30000));
+
+	snapshot.since_first_timeout = 1900;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 1899 + lateness(30000));
+
+	// A fast retransmission was sent before the first one on timeout.
+	snapshot.since_first_timeout = 3000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 3000);
+
+	// In the same millisecond.
+	snapshot.since_first_timeout = 0;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.latest, 30000 + lateness(30000));
+}
+
+// The retransmission timeout is at its cap, after 17 doublings: those of at least 1 ms.
+TEST(Verdict, ACappedTimeoutShowsTheLeastTimeThatDoublingsTook)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::retransmit;
+	snapshot.unacked = 1;
+	snapshot.retransmits = snapshot.backoff = 17;
+	snapshot.rto = snapshot.expires = usual.rto_max;
+	snapshot.last_ack_recv = 500000;
+	const Span gives_up_in =
+		verdict(snapshot, detection_settings_of(10, 2, 3, 600000), usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, usual.rto_max);
+	EXPECT_EQ(*gives_up_in.latest, 600000 - ((1 << 17) - 2) + lateness(600000));
+}
+
+// retransmits_timed_out() looks when the timer fires: with tcp_retries2 = 1 600 ms after
+// the first retransmission, or later.
+TEST(Verdict, RetransmissionEndsAtTheFirstFiringAfterTheLimit)
+{
+	constexpr KernelLimits limits = {1, 120000};
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::retransmit;
+	snapshot.unacked = 1;
+	snapshot.retransmits = snapshot.backoff = 1;
+	const auto gives_up_in = [&]
+	{
+		return verdict(snapshot, detection_settings_of(10, 2, 3), limits).gives_up_in;
+	};
+	snapshot.rto = snapshot.expires = 600;
+	EXPECT_EQ(*gives_up_in().earliest, 600);
+	EXPECT_EQ(*gives_up_in().latest, late(600));
+	snapshot.rto = snapshot.expires = 598;
+	EXPECT_EQ(*gives_up_in().earliest, 598);
+	EXPECT_EQ(*gives_up_in().latest, 600 + late(2 * 598));
+}
+
 TEST(Verdict, DeadAfterCountsOnlyWhileTheKernelProbes)
 {
 	DetectionSettings w = detection_settings_of(10, 75, 9);
@@ -579,6 +669,45 @@ TEST(Verdict, DeadAfterIgnoresSilenceBeforeTheFirstProbe)
 	EXPECT_GE(*verdict(snapshot, w, usual).gives_up_in.earliest, 30000);
 }
 
+// Where the watcher has not seen the question, its time follows from the periods of the
+// timer, as far as that runs.
+TEST(Verdict, DeadAfterCountsFromTheFirstProbeThatIsUnanswered)
+{
+	DetectionSettings w = detection_settings_of(10, 75, 9);
+	w.dead_after_ms = 30000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.last_data_recv = snapshot.last_ack_recv = 22000;
+	snapshot.probes = 2;
+	snapshot.timer = Timer::off;
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 22000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 + 2000);
+
+	// A probe was answered, then two were not: 3.2 s, and 1 s of 6.4 s.
+	snapshot.timer = Timer::persist;
+	snapshot.rto = 200;
+	snapshot.backoff = 5;
+	snapshot.expires = 6400 - 1000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 22000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 3200 - 1000 + 2000);
+}
+
+TEST(Verdict, DeadAfterCountsFromNowIfIdleWasRaisedWhileProbesAreUnanswered)
+{
+	DetectionSettings w = detection_settings_of(7200, 75, 9);
+	w.dead_after_ms = 30000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.last_data_recv = snapshot.last_ack_recv = 22000;
+	snapshot.expires = 7200000 - 22000;
+	snapshot.probes = 1;
+	const Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 + 2000);
+}
+
 // The persist timer sends data into a window that is open a little, which makes it a
 // retransmission timer.
 TEST(Verdict, APartlyOpenWindowIsProbedWithData)
@@ -593,7 +722,7 @@ TEST(Verdict, APartlyOpenWindowIsProbedWithData)
 	snapshot.expires = 3000;
 	snapshot.snd_wnd = 0;
 	const Span closed = verdict(snapshot, w, usual).gives_up_in;
-	snapshot.snd_wnd = 700;
+	snapshot.snd_wnd = 1;
 	const Span open = verdict(snapshot, w, usual).gives_up_in;
 	EXPECT_EQ(*open.earliest, *closed.earliest);
 	EXPECT_EQ(*open.latest, *closed.latest + 2 * late(1000));
@@ -667,6 +796,18 @@ TEST(Asking, ARetransmissionIsAnsweredByALaterReceipt)
 	}
 }
 
+TEST(Asking, DataSentAfterAProbeMayBeAnswered)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::retransmit;
+	snapshot.probes = 1;
+	snapshot.unacked = 1;
+	snapshot.last_data_sent = 4000;
+	EXPECT_TRUE(asks(snapshot));
+	snapshot.last_data_sent = 6000;
+	EXPECT_FALSE(asks(snapshot));
+}
+
 // The kernel's fast path receives data without clearing tcpi_probes.
 TEST(Asking, DataAnswersAProbeThatTheKernelStillCounts)
 {
@@ -676,10 +817,13 @@ TEST(Asking, DataAnswersAProbeThatTheKernelStillCounts)
 	snapshot.last_ack_recv = 9000;
 	snapshot.expires = 1000;
 	EXPECT_FALSE(asks(snapshot));
-	// The data 9.5 s ago, then the probe.
-	snapshot.last_data_recv = 9500;
+	// The data 9 s ago, then the probe.
+	snapshot.last_data_recv = 9000;
 	snapshot.last_ack_recv = 20000;
 	EXPECT_TRUE(asks(snapshot));
+	// After data that is less than 2 s older there would have been no probe.
+	snapshot.last_data_recv = 8999;
+	EXPECT_FALSE(asks(snapshot));
 	// Without any data since the last ACK the probe is not answered, whenever it was
 	// sent.
 	snapshot.last_data_recv = 5000;

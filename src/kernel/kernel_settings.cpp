@@ -232,8 +232,6 @@ KernelSetting release_row()
 	utsname name;
 	if (uname(&name) == 0)
 		row.setting = name.release;
-	else
-		row.description = not_available(row.description.c_str(), errno, "");
 	return row;
 }
 

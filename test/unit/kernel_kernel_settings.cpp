@@ -51,6 +51,10 @@ TEST(KernelSettings, AreReadFromFiles)
 	EXPECT_EQ(row(rows, "sockstat_tcp_alloc").setting, "7");
 	EXPECT_EQ(row(rows, "sockstat_tcp_mem").setting, "3");
 	EXPECT_EQ(row(rows, "sockstat_tcp6_inuse").setting, "4");
+	for (const KernelSetting &r : rows)
+		EXPECT_NE(r.setting.has_value(),
+		          r.description.find("(not available: ") != std::string::npos)
+			<< r.name;
 }
 
 TEST(KernelSettings, GiveAReasonWhenAbsent)

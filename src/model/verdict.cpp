@@ -213,9 +213,11 @@ Window persist_gives_up(const ConnectionSnapshot &snapshot,
 		        std::min(result.latest, next.latest + late(user_timeout))};
 	const Window since =
 		since_first_of(snapshot.backoff, snapshot, [&](int i) { return period(i + 1); });
-	const Millis left = std::max<Millis>(user_timeout - since.earliest, 0);
-	return {next.earliest,
-	        std::min(result.latest, std::max(next.latest, left + late(left)))};
+	// The timer is armed for no longer than that (tcp_clamp_probe0_to_user_timeout).
+	const Millis left = user_timeout - since.earliest;
+	return {
+		next.earliest,
+		std::min(result.latest, std::max(next.latest, left + lateness(user_timeout)))};
 }
 
 // Whether the last data was sent after the last receipt.  tcp_event_data_sent() notes the

@@ -734,6 +734,33 @@ TEST(Verdict, APartlyOpenWindowIsProbedWithData)
 	EXPECT_LE(*kernel.latest, late(16000) + *detection(w, usual, 1000).in_flight.latest);
 }
 
+TEST(Verdict, AUserTimeoutCountsFromTheFirstProbeOfAZeroWindow)
+{
+	const DetectionSettings w = detection_settings_of(10, 75, 9, 30000);
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::persist;
+	snapshot.rto = 200;
+	snapshot.expires = 100;
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 100 + 30000);
+	EXPECT_EQ(*gives_up_in.latest, 100 + lateness(200) + late(30000));
+
+	// Since the first probe: 400 ms, 800 ms, and 600 ms of 1600 ms.  If answers have
+	// restarted the timer, the next firing may be the last.
+	snapshot.backoff = 3;
+	snapshot.expires = 1000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 1000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 1800 + lateness(30000));
+
+	// The user timeout is over when the timer fires.
+	snapshot.backoff = 8; // 51.2 s
+	snapshot.expires = 20000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 20000);
+	EXPECT_EQ(*gives_up_in.latest, 20000 + lateness(51200));
+}
+
 TEST(Verdict, StallTimeoutLimitsAZeroWindow)
 {
 	DetectionSettings w = detection_settings_of(10, 2, 3);

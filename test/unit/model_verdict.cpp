@@ -560,6 +560,127 @@ TEST(Verdict, KeepaliveWithAUserTimeoutEndsAtTheFirstFiringAfterIt)
 	EXPECT_EQ(*gives_up_in.latest, 8001 + late(2000));
 }
 
+TEST(Verdict, KeepaliveWaitsForIdleWhateverTheTimer)
+{
+	const DetectionSettings w = detection_settings_of(10, 2, 3);
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.last_data_recv = snapshot.last_ack_recv = 3000;
+	snapshot.expires = 1000; // then it is armed for 6 s
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 7000 + 3 * 2000);
+	EXPECT_EQ(*gives_up_in.latest, 7000 + lateness(10000) + 3 * late(2000));
+	snapshot.timer = Timer::off; // at this moment
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 7000 + 3 * 2000);
+	EXPECT_EQ(*gives_up_in.latest, late(10000) + 3 * late(2000));
+
+	// An interval longer than idle may be running.
+	snapshot.timer = Timer::keepalive;
+	gives_up_in = verdict(snapshot, detection_settings_of(1, 60, 1), usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 1000 + 60000);
+	EXPECT_EQ(*gives_up_in.latest, 1000 + lateness(60000) + late(60000));
+}
+
+ConnectionSnapshot retransmitting(int times)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::retransmit;
+	snapshot.unacked = 1;
+	snapshot.retransmits = snapshot.backoff = times;
+	snapshot.rto = Millis{200} << times;
+	snapshot.expires = 100;
+	return snapshot;
+}
+
+TEST(Verdict, AUserTimeoutCountsFromTheFirstRetransmission)
+{
+	const DetectionSettings w = detection_settings_of(10, 2, 3, 30000);
+	Span gives_up_in = verdict(retransmitting(0), w, usual).gives_up_in;
+	// The timer may be that of a tail-loss probe.
+	const Millis latest_first = 100 + lateness(200) + late(200);
+	EXPECT_EQ(*gives_up_in.earliest, 100 + 30000);
+	EXPECT_EQ(*gives_up_in.latest, latest_first + 30000 + lateness(30000));
+
+	// After three doublings without a retransmission that counts, two with one: 3200 ms,
+	// and 6300 ms of 6400 ms.
+	ConnectionSnapshot snapshot = retransmitting(5);
+	snapshot.retransmits = 2;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - late(3200) - (late(6400) - 100));
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 3200 - 6300 + lateness(30000));
+
+	// A doubling was undone: 400 ms, 800 ms, and 1500 ms of 1600 ms are the least; the
+	// most is the time since the last ACK.
+	snapshot = retransmitting(3);
+	snapshot.retransmits = 4;
+	snapshot.last_ack_recv = 20000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 20000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 400 - 800 - 1500 + lateness(30000));
+}
+
+// tcp_rtx_probe0_timed_out()
+TEST(Verdict, AWindowClosedOverDataInFlightIsProbedForTwiceTheLongestTimeout)
+{
+	ConnectionSnapshot snapshot = retransmitting(3);
+	snapshot.snd_wnd = 0;
+	DetectionSettings w = detection_settings_of(10, 2, 3);
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 2 * usual.rto_max - 5000);
+	EXPECT_EQ(*gives_up_in.latest,
+	          100 + lateness(1600) + 2 * usual.rto_max + late(usual.rto_max));
+	snapshot.last_ack_recv = 3 * usual.rto_max;
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 100);
+	w.user_timeout_ms = 30000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 100);
+	EXPECT_EQ(*gives_up_in.latest, 100 + lateness(1600) + late(30000));
+}
+
+TEST(Verdict, AZeroWindowIsProbedAsOftenAsTcpRetries2Says)
+{
+	ConnectionSnapshot snapshot = alive_and_idle();
+	snapshot.timer = Timer::persist;
+	snapshot.rto = 200;
+	snapshot.probes = snapshot.backoff = 1;
+	snapshot.expires = 300;
+	const Span gives_up_in =
+		verdict(snapshot, detection_settings_of(10, 2, 3), {3, 120000}).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 300 + 800 + 1600);
+	EXPECT_EQ(*gives_up_in.latest, 300 + lateness(400) + late(800) + late(1600));
+}
+
+TEST(Verdict, DeadAfterCountsFromTheFirstRetransmission)
+{
+	DetectionSettings w = detection_settings_of(10, 75, 9);
+	w.dead_after_ms = 30000;
+	w.watch_interval_ms = 1000;
+	ConnectionSnapshot snapshot = retransmitting(0);
+	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 100 + 30000);
+	EXPECT_EQ(*gives_up_in.latest, 100 + lateness(200) + late(200) + 30000 + 2000);
+
+	// A fast retransmission, 3 s ago.
+	snapshot.retransmitted = 1;
+	snapshot.last_data_sent = 3000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 5000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 3000 + 2000);
+
+	// 400 ms, 800 ms, and 1500 ms of 1600 ms.
+	snapshot = retransmitting(3);
+	snapshot.last_data_sent = 1500;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 30000 - 5000);
+	EXPECT_EQ(*gives_up_in.latest, 30000 - 400 - 800 - 1500 + 2000);
+
+	// That one is answered; the next one is the first.
+	snapshot.last_data_sent = 5000;
+	gives_up_in = verdict(snapshot, w, usual).gives_up_in;
+	EXPECT_EQ(*gives_up_in.earliest, 100 + 30000);
+	EXPECT_EQ(*gives_up_in.latest, 100 + lateness(1600) + 30000 + 2000);
+}
+
 // Periods of 400 ms, 800 ms, and 600 ms of the third.
 TEST(Verdict, TheTimeOfTheFirstTimeoutShowsHowLateTimersWere)
 {
@@ -770,7 +891,11 @@ TEST(Verdict, StallTimeoutLimitsAZeroWindow)
 	EXPECT_FALSE(zero_window(snapshot));
 	snapshot.timer = Timer::persist;
 	EXPECT_TRUE(zero_window(snapshot));
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 0);
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 62000);
+	snapshot.stalled_for = 70000;
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 0);
+	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 2000);
 	snapshot.stalled_for = 50000;
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.earliest, 10000);
 	EXPECT_EQ(*verdict(snapshot, w, usual).gives_up_in.latest, 12000);

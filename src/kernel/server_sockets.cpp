@@ -107,13 +107,12 @@ std::vector<ServerSocket> find_server_sockets(SockDiag *diag, pid_t postmaster,
 			socket.kind = SocketKind::client;
 
 	// If a process has ended in the meantime, its pid may belong to an unrelated process.
+	// The postmaster's sockets come first.
 	pid_t looked_at = postmaster;
 	bool still_child = true;
 	found.erase(std::remove_if(found.begin(), found.end(),
 	                           [&](const ServerSocket &socket)
 	                           {
-								   if (socket.pid == postmaster)
-									   return false;
 								   if (socket.pid != looked_at)
 									   still_child = is_child_of(looked_at = socket.pid,
 			                                                     postmaster);

@@ -84,6 +84,7 @@ TEST(ProcNetLine, ReadsUnansweredProbes)
 	EXPECT_EQ(f.id.remote.address[3], 2);
 	EXPECT_EQ(f.id.remote.port, 40000);
 	EXPECT_EQ(parse(probing_line, 1000).timer_expires_ms, 500U);
+	EXPECT_EQ(parse(probing_line, 0).timer_expires_ms, UINT32_MAX) << "not known";
 }
 
 TEST(ProcNetLine, ReadsRetransmissions)

@@ -109,6 +109,37 @@ TEST_P(ServerSockets, HasListenersClientsAndOutboundSockets)
 	                         [&](const ServerSocket &x) { return x.pid == idle.pid; }));
 }
 
+// The list of children may be incomplete.
+TEST(FindServerSockets, LooksAtProcessesThatTheCallerKnows)
+{
+	Listener listener;
+	Connection c(listener);
+	const int result = with_failing_calls(
+		SYS_openat,
+		[&](FailingCalls &failing)
+		{
+			SockDiag diag;
+			Process backend([&] { c.client.close(); });
+			c.server.close();
+			const auto has_backend = [&](const std::vector<pid_t> &known_pids)
+			{
+				failing.fail(EMFILE, 1); // that of the list
+				const std::vector<ServerSocket> found =
+					find_server_sockets(&diag, getpid(), known_pids, listener.port);
+				return std::any_of(found.begin(), found.end(),
+			                       [&](const ServerSocket &socket)
+			                       { return socket.pid == backend.pid; });
+			};
+			return has_backend({})               ? 1
+		           : !has_backend({backend.pid}) ? 2
+		           : has_backend({getppid()})    ? 3
+		                                         : 0;
+		});
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
+}
+
 // Its pid may belong to an unrelated process then.
 TEST(FindServerSockets, LeavesOutAChildThatEndsMeanwhile)
 {
@@ -215,6 +246,7 @@ TEST(ReadServerSockets, ReturnsAnArrayToFree)
 	const ReadOutcome outcome =
 		read_server_sockets(getpid(), nullptr, 0, listener.port, &sockets, &count);
 	EXPECT_EQ(outcome.kind, ReadOutcome::ok);
+	EXPECT_EQ(outcome.error, 0);
 	EXPECT_TRUE(std::any_of(sockets, sockets + count,
 	                        [&](const ServerSocket &s)
 	                        { return s.facts.inode == inode_of(listener.fd); }));

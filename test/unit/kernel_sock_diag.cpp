@@ -334,8 +334,12 @@ TEST(SockDiagQuery, RepeatsLostRequests)
 		connections.emplace_back(listener);
 		wanted.push_back(id_of(connections.back().server));
 	}
-	SockDiag diag(4096);
 	std::vector<SocketFacts> answers(wanted.size());
+	SockDiag smallest(1); // has room for one
+	smallest.query(wanted.data(), wanted.size(), answers.data(), everything);
+	for (std::size_t i = 0; i < wanted.size(); i++)
+		ASSERT_EQ(answers[i].inode, inode_of(connections[i].server)) << i;
+	SockDiag diag(4096);
 	diag.query(wanted.data(), wanted.size(), answers.data(), everything);
 	for (std::size_t i = 0; i < wanted.size(); i++)
 		ASSERT_EQ(answers[i].inode, inode_of(connections[i].server)) << i;
@@ -683,6 +687,43 @@ TEST(SockDiagQuery, GivesUpAfterAsManyFailuresInARow)
 	EXPECT_EQ(result, 0);
 }
 
+// The rest of it would be read as the next answer, and no other one can be started.
+TEST(SockDiagDump, BeginsAnewAfterOneThatWasReadInPart)
+{
+	Listener listener;
+	std::vector<Connection> connections;
+	for (int i = 0; i < 1000; i++)
+		connections.emplace_back(listener);
+	const int result = with_failing_calls(
+		SYS_recvmsg,
+		[&](FailingCalls &failing)
+		{
+			SockDiag diag;
+			DumpFilter filter;
+			filter.local_ports = {listener.port};
+			failing.fail(EINTR, 0);
+			if (diag.dump(filter).size() != 1001 || failing.calls() < 4)
+				return 1;
+			failing.fail(ENOBUFS, 1, 2);
+			if (diag.dump(filter).size() != 1001)
+				return 2;
+			failing.fail(EIO, 1, 2);
+			if (error_of([&] { diag.dump(filter); }) != EIO)
+				return 3;
+			if (diag.dump(filter).size() != 1001)
+				return 4;
+			failing.fail(EIO, 1, 2);
+			if (error_of([&] { diag.dump(filter); }) != EIO)
+				return 5;
+			return ask(diag, id_of(connections[0].server)).found ? 0 : 6;
+		});
+	for (Connection &c : connections)
+		c.abort();
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
+}
+
 TEST(SockDiagDump, HasNoAnswersToAnEarlierQuery)
 {
 	Listener listener;
@@ -735,7 +776,8 @@ TEST(SockDiagDump, IsRepeatedWhenItCannotBeRead)
 				if (error_of(dump) != 0 || found != 2)
 					return 2;
 				failing.fail(error, 1000);
-				if (error_of(dump) != error)
+				if (error_of(dump) != error ||
+			        failing.calls() != (error == EINTR ? 5 * 6 : 5))
 					return 3;
 			}
 			failing.fail(EIO, 1);

@@ -49,4 +49,25 @@ TEST(EndpointText, HasRoomForTheLongestAddress)
 	          "[1111:2222:3333:4444:5555:6666:7777:8888]:65535");
 }
 
+TEST(SameEndpoint, ComparesFamilyAddressAndPort)
+{
+	const auto same = [](const char *a, const char *b)
+	{
+		return same_endpoint(endpoint(a, 5432), endpoint(b, 5432));
+	};
+	EXPECT_TRUE(same("192.0.2.1", "192.0.2.1"));
+	EXPECT_FALSE(same("192.0.2.1", "192.0.2.2"));
+	EXPECT_TRUE(same("192.0.2.1", "::ffff:192.0.2.1"));
+	EXPECT_TRUE(same("2001:db8::1", "2001:db8::1"));
+	EXPECT_FALSE(same("2001:db8::1", "2001:db8::2"));
+	EXPECT_FALSE(same("2001:db8:1::1", "2001:db8::1"));
+	EXPECT_FALSE(same("0.0.0.0", "::"));
+	EXPECT_FALSE(same_endpoint(endpoint("192.0.2.1", 1), endpoint("192.0.2.1", 2)));
+
+	// What follows an IPv4 address is not a part of it.
+	Endpoint other = endpoint("192.0.2.1", 5432);
+	other.address[4] = 1;
+	EXPECT_TRUE(same_endpoint(endpoint("192.0.2.1", 5432), other));
+}
+
 } // namespace

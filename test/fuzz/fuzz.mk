@@ -28,8 +28,9 @@ build/fuzz/planted_kernel: build/fuzz/planted_kernel.cpp test/fuzz/diag_reply.cp
 # preloaded in its place.  INSTRUMENTED is what they are about.
 INSTRUMENTED = $(wildcard src/model/*.cpp src/pg/*.cpp src/pg/policy/*.cpp src/pg/session/*.cpp \
 	src/pg/shared/*.cpp) $(addprefix src/kernel/,socket.cpp socket_options.cpp tcp_info.cpp) \
-	$(addprefix src/pg/functions/,datums.cpp events.cpp explain.cpp outcome.cpp session_list.cpp \
-	session_state.cpp stats.cpp status.cpp visible_policies.cpp)
+	$(addprefix src/pg/functions/,datums.cpp events.cpp explain.cpp likely_mistakes.cpp \
+	outcome.cpp policy_problems.cpp session_list.cpp session_state.cpp stats.cpp status.cpp \
+	visible_policies.cpp)
 # ending.cpp of the fuzzer has that of the session in it.
 SERVER_FUZZ_SOURCES = $(filter-out src/pg/session/ending.cpp,$(INSTRUMENTED)) $(wildcard test/fuzz/server/*.cpp)
 # -fwrapv and -fno-strict-aliasing: as the extension is built.  A bool and an enum of

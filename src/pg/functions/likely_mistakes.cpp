@@ -8,7 +8,7 @@
 #include "pg/functions/rows.hpp"
 #include "pg/policy/likely_mistakes.hpp"
 #include "pg/policy/matching.hpp"
-#include "pg/shared/state.hpp"
+#include "pg/policy/table.hpp"
 #include "pg/text.hpp"
 
 extern "C"
@@ -56,16 +56,11 @@ bool differ_in_name_only(const EnabledPolicies &all, std::uint32_t earlier,
 
 EnabledPolicies enabled_policies()
 {
+	const PolicyList list = compiled_policies();
 	EnabledPolicies all = {};
-	all.rules = room_for<Rule>(shared->policy_room);
-	all.policies = room_for<Policy>(shared->policy_room);
-	read_policies(
-		[&](std::uint32_t enabled, std::uint32_t)
-		{
-			all.count = enabled;
-			memcpy(all.rules, shared_rules(), enabled * sizeof(Rule));
-			memcpy(all.policies, shared_policies(), enabled * sizeof(Policy));
-		});
+	all.rules = list.rules;
+	all.policies = list.policies;
+	all.count = list.enabled;
 	all.roles = room_for<Oid>(all.count);
 	all.ranks = room_for<std::uint32_t>(all.count);
 	for (std::uint32_t i = 0; i < all.count; i++)

@@ -104,7 +104,7 @@ template <typename Copy> void read_policies(Copy copy)
 		{
 			const std::uint32_t room = shared->policy_room;
 			const std::uint32_t enabled = Min(shared->policy_count, room);
-			copy(enabled, Min(enabled + shared->disabled_count, room));
+			copy(enabled, enabled + Min(shared->disabled_count, room - enabled));
 			pg_read_barrier();
 			if (pg_atomic_read_u64(&shared->policy_changes) == before)
 				return;

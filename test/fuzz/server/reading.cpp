@@ -3,6 +3,7 @@
 #include "shared_copy.hpp"
 
 #include "pg/functions/rows.hpp"
+#include "pg/policy/table.hpp"
 #include "pg/shared/events.hpp"
 #include "pg/shared/statistics.hpp"
 
@@ -27,6 +28,7 @@ constexpr const char *queries[] = {
 	"SELECT * FROM keepalive_stats()",
 	"SELECT * FROM keepalive_path_evidence()",
 	"SELECT * FROM keepalive_policy_problems()",
+	"SELECT * FROM keepalive_likely_mistakes()",
 };
 SPIPlanPtr plans[lengthof(queries)];
 
@@ -122,6 +124,11 @@ void scribble_policies(Input &input)
 	if (input.flag())
 		shared->disabled_count =
 			input.flag() ? input.any<std::uint32_t>() : input.between(0, max_policies);
+
+	const PolicyList list = compiled_policies();
+	require(list.enabled <= list.count && list.count <= shared->policy_room);
+	for (std::uint32_t policy = 0; policy < list.count; policy++)
+		require(ends(list.policies[policy].name));
 }
 
 void run(Input &input)

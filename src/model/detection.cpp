@@ -84,9 +84,8 @@ Span persist_gives_up(const DetectionSettings &settings, const KernelLimits &lim
 	// A window closed over data in flight is probed by retransmission:
 	// tcp_rtx_probe0_timed_out() counts from the last answer, which may be a period old.
 	const Millis period = late(limits.rto_max);
-	const Span without_user_timeout = {
-		std::min(earliest, std::max<Millis>(2 * limits.rto_max - period, 0)),
-		std::max(latest, 2 * limits.rto_max + period)};
+	const Span without_user_timeout = {std::min(earliest, 2 * limits.rto_max - period),
+	                                   std::max(latest, 2 * limits.rto_max + period)};
 	if (settings.user_timeout_ms == 0)
 		return without_user_timeout;
 	// It counts from the timer's first firing, whether or not probes are answered, and

@@ -169,6 +169,13 @@ TEST(Detection, AClosedWindowIsGivenUpAfterTheLastProbe)
 	EXPECT_EQ(detection(defaults(), limits(0)).stalled.earliest, Duration(0));
 	EXPECT_EQ(detection(defaults(), limits(1)).stalled.earliest, Duration(400));
 	EXPECT_EQ(detection(defaults(), limits(3)).stalled.earliest, Duration(2800));
+	EXPECT_EQ(detection(defaults(), usual).stalled.latest, 16 * late(120000));
+}
+
+TEST(Detection, AUserTimeoutEndsKeepaliveAtTheFirstProbeAfterIt)
+{
+	EXPECT_EQ(detection(keepalive(10, 5, 9, 20000), usual).idle.latest,
+	          late(10000) + 2 * late(5000));
 }
 
 TEST(Detection, AgreesWithMeasurementsAfterAStallAndALateWrite)

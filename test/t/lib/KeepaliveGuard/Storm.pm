@@ -58,9 +58,9 @@ END
 INSERT INTO keepalive_policy (name, priority, role, keepalive, tcp_keepalives_idle,
 	tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout, dead_after) VALUES
 ('everybody', 1000, '+everybody', true, NULL, NULL, NULL, NULL, NULL),
-('app', 100, 'app', NULL, '60s', '60s', 60, '60s', NULL),
-('strict', 100, 'strict', NULL, '60s', '60s', 60, '60s', NULL),
-('crew', 100, '+crew', NULL, '60s', '60s', 60, '60s', NULL),
+('app', 100, 'app', NULL, '60s', '60s', 61, '60s', NULL),
+('strict', 100, 'strict', NULL, '60s', '60s', 61, '60s', NULL),
+('crew', 100, '+crew', NULL, '60s', '60s', 61, '60s', NULL),
 ('dead', 100, 'dead', NULL, '1s', '1s', 100, '0', '2s'),
 ('probed', 100, 'probed', NULL, '1s', '1s', 2, '0', NULL),
 ('unanswered', 100, 'unanswered', NULL, '100s', '100s', 9, '1500ms', NULL)

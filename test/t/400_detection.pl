@@ -388,12 +388,13 @@ foreach my $cell (grep { $_->{kind} eq 'silent' } @cells)
 		show($cell);
 		next;
 	}
-	# The notification cannot be predicted before it is sent.
+	# What is sent later cannot be predicted: the notification, and more of a result whose
+	# backend waited for a CPU when the client had acknowledged all before.
 	my @way = grep {
 			 $_->{time} > $cell->{after}
 		  && $_->{time} < $death
 		  && $_->{health} ne 'dead'
-		  && ($cell->{state} !~ /^notification/ || $_->{timer} =~ /^retransmit/)
+		  && ($cell->{state} !~ /^(?:notification|sending)/ || $_->{timer} =~ /^retransmit/)
 	} @{ $cell->{samples} };
 	# Some seconds after the link is down, ARP reports that the client is unreachable.  That
 	# restarts the retransmission timer, for one period at most (src/model/verdict.hpp), unless dead_after

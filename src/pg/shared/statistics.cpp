@@ -98,14 +98,21 @@ void forget_dropped_policies()
 			forget(*place);
 }
 
-// There is one: as many as `places` has room for.
+// There is one, as many as `places` has room for; else memory is damaged, and this
+// returns rows_room().
 std::uint32_t free_row()
 {
-	if (statistics->rows_used < rows_room())
+	const std::uint32_t room = rows_room();
+	if (statistics->rows_used < room)
 		return statistics->rows_used++;
-	while (statistics->rows[statistics->next_free].value.used)
-		statistics->next_free = (statistics->next_free + 1) % rows_room();
-	return statistics->next_free;
+	for (std::uint32_t looked_at = 0; looked_at < room; looked_at++)
+	{
+		statistics->next_free %= room;
+		if (!statistics->rows[statistics->next_free].value.used)
+			return statistics->next_free;
+		statistics->next_free++;
+	}
+	return room;
 }
 
 // The counters of a policy, made if they are not there; nullptr if there is no room.
@@ -116,10 +123,13 @@ Versioned<Counters> *find_counters(const char *policy)
 	{
 		if (hash_get_num_entries(places) >= static_cast<long>(rows_room()))
 			return nullptr;
+		const std::uint32_t row = free_row();
+		if (row >= rows_room())
+			return nullptr;
 		place = find_place(policy, HASH_ENTER_NULL, nullptr);
 		if (place == nullptr)
 			return nullptr;
-		place->row = free_row();
+		place->row = row;
 		Counters counters = {};
 		strlcpy(counters.policy, policy, name_bytes);
 		counters.used = true;

@@ -96,6 +96,11 @@ void scribble_counters(Input &input)
 	scribble(input, row.value);
 	if (input.flag())
 		statistics->rows_used = input.any<std::uint32_t>();
+
+	PolicyNames policies = {};
+	policies.count = 1;
+	strlcpy(policies.name[0], any_bytes(input, name_bytes - 1), name_bytes);
+	count_end(policies, Cause::client_closed);
 }
 
 void scribble_slot(Input &input)

@@ -6,6 +6,7 @@
 #include "model/match.hpp"
 #include "pg/functions/policy_table.hpp"
 #include "pg/functions/rows.hpp"
+#include "pg/functions/visible_policies.hpp"
 #include "pg/policy/likely_mistakes.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/policy/table.hpp"
@@ -40,12 +41,6 @@ struct EnabledPolicies
 	std::uint32_t count;
 };
 
-template <typename T> T *room_for(std::uint32_t count)
-{
-	return static_cast<T *>(
-		palloc_extended((count + 1) * sizeof(T), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO));
-}
-
 bool differ_in_name_only(const EnabledPolicies &all, std::uint32_t earlier,
                          std::uint32_t later)
 {
@@ -61,16 +56,11 @@ EnabledPolicies enabled_policies()
 	all.rules = list.rules;
 	all.policies = list.policies;
 	all.count = list.enabled;
-	all.roles = room_for<Oid>(all.count);
-	all.ranks = room_for<std::uint32_t>(all.count);
-	for (std::uint32_t i = 0; i < all.count; i++)
-	{
-		const PatternKind kind = all.rules[i].role;
-		if (kind == PatternKind::name || kind == PatternKind::group)
-			all.roles[i] = get_role_oid(all.policies[i].role, true);
-		if (i > 0)
-			all.ranks[i] = all.ranks[i - 1] + !differ_in_name_only(all, i - 1, i);
-	}
+	all.roles = named_roles(list);
+	all.ranks = static_cast<std::uint32_t *>(palloc_extended(
+		(all.count + 1) * sizeof(std::uint32_t), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO));
+	for (std::uint32_t i = 1; i < all.count; i++)
+		all.ranks[i] = all.ranks[i - 1] + !differ_in_name_only(all, i - 1, i);
 	return all;
 }
 

@@ -6,6 +6,7 @@
 #include "pg/compat.hpp"
 #include "pg/functions/outcome.hpp"
 #include "pg/functions/policy_table.hpp"
+#include "pg/functions/visible_policies.hpp"
 #include "pg/policy/likely_mistakes.hpp"
 #include "pg/policy/matching.hpp"
 #include "pg/policy/table.hpp"
@@ -74,17 +75,8 @@ struct Candidates
 
 Candidates enabled_policies()
 {
-	Candidates policies = {compiled_policies(), nullptr};
-	policies.roles = static_cast<Oid *>(
-		palloc_extended(policies.count() * sizeof(Oid) + 1, MCXT_ALLOC_HUGE));
-	for (std::uint32_t i = 0; i < policies.count(); i++)
-	{
-		const PatternKind kind = policies.list.rules[i].role;
-		policies.roles[i] = kind == PatternKind::name || kind == PatternKind::group
-		                        ? get_role_oid(policies.list.policies[i].role, true)
-		                        : InvalidOid;
-	}
-	return policies;
+	const PolicyList list = compiled_policies();
+	return {list, named_roles(list)};
 }
 
 bool may_log_in(Oid role)

@@ -76,6 +76,20 @@ PolicyList visible_policies()
 	return compiled_policies();
 }
 
+Oid *named_roles(const PolicyList &list)
+{
+	auto *roles = static_cast<Oid *>(
+		palloc_extended(list.enabled * sizeof(Oid) + 1, MCXT_ALLOC_HUGE));
+	for (std::uint32_t i = 0; i < list.enabled; i++)
+	{
+		const PatternKind kind = list.rules[i].role;
+		roles[i] = kind == PatternKind::name || kind == PatternKind::group
+		               ? get_role_oid(list.policies[i].role, true)
+		               : InvalidOid;
+	}
+	return roles;
+}
+
 Composer begin_composing(const PolicyList &list)
 {
 	Composer composer = {&list, InvalidOid, InvalidOid, nullptr};

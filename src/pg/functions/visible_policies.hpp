@@ -21,6 +21,10 @@ bool read_own_policies(PolicyList *list);
 // The same where possible, else the compiled policies.
 PolicyList visible_policies();
 
+// For each enabled policy, the role that its name or +group is; InvalidOid if it has
+// neither, or there is no such role.
+Oid *named_roles(const PolicyList &list);
+
 // Composes what one session after the other gets from a list.
 struct Composer
 {

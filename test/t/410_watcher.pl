@@ -7,6 +7,7 @@ use KeepaliveGuard::Cluster;
 use KeepaliveGuard::Network;
 use KeepaliveGuard::KernelSockets qw(client_socket socket_line wait_until_acknowledged);
 use KeepaliveGuard::Settings 'seconds_until';
+use KeepaliveGuard::Signals 'use_up_descriptors';
 use List::Util 'max';
 use Socket qw(SOL_SOCKET SO_SNDBUF);
 use Test::More;
@@ -250,16 +251,13 @@ sub wakes_regularly
 {
 	my $log = $node->log_end;
 	my @dead = map { session('dead') } 1 .. 2;
-	my $limits = `prlimit --nofile --noheadings --output SOFT --pid $worker` =~ s/\s//gr;
-	my %used = map { (m{(\d+)$} => 1) } glob "/proc/$worker/fd/*";
-	my ($free) = grep { !$used{$_} } 0 .. 1000;
-	system('prlimit', "--nofile=$free:", '--pid', $worker) == 0 or die 'prlimit';
+	my $restore = use_up_descriptors($worker);
 	$host->drop;
 	my $failed = qr/LOG:  keepalive_guard: could not terminate session with PID \d+: Too many open files/;
 	$node->wait_for_log($failed, $log);
 	sleep 4;
 	is(scalar(grep { is_there($_) } @dead), 2, 'a worker that can open no descriptor cannot terminate sessions');
-	system('prlimit', "--nofile=$limits:", '--pid', $worker) == 0 or die 'prlimit';
+	$restore->();
 	ok(defined $node->wait_for_exit($_->pid, 10), 'it tries again, until it can') foreach @dead;
 	is_deeply(cause_of($_), [ 'dead_after', 'dead' ], 'the cause of the event is dead_after') foreach @dead;
 	is($node->log_count($failed, $log), 1, 'the log has the error once');

@@ -7,11 +7,13 @@
 #include <cstring>
 #include <string>
 #include <system_error>
+#include <vector>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace loopback
@@ -118,6 +120,13 @@ inline std::uint64_t cookie(int fd)
 	return value;
 }
 
+inline std::uint32_t inode_of(int fd)
+{
+	struct stat s;
+	check(fstat(fd, &s), "fstat");
+	return static_cast<std::uint32_t>(s.st_ino);
+}
+
 inline guard::SocketId id_of(int fd)
 {
 	guard::SocketId id{};
@@ -186,5 +195,22 @@ struct Connection
 	Fd client;
 	Fd server;
 };
+
+inline std::vector<Connection> connect_times(int times, Listener &listener)
+{
+	std::vector<Connection> connections;
+	for (int i = 0; i < times; i++)
+		connections.emplace_back(listener);
+	return connections;
+}
+
+// Of the servers' ends.
+inline std::vector<guard::SocketId> ids_of(const std::vector<Connection> &connections)
+{
+	std::vector<guard::SocketId> ids;
+	for (const Connection &c : connections)
+		ids.push_back(id_of(c.server));
+	return ids;
+}
 
 } // namespace loopback

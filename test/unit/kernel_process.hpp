@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include <gtest/gtest.h>
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
@@ -173,4 +174,12 @@ template <typename Body> int with_failing_calls(long number, Body body)
 	int status = -1;
 	waitpid(child, &status, 0);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 101;
+}
+
+// The end of a test that returns what with_failing_calls() returned.
+inline void expect_success(int result)
+{
+	if (result == not_allowed)
+		GTEST_SKIP() << "cannot let a system call fail";
+	EXPECT_EQ(result, 0);
 }

@@ -11,24 +11,17 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 using namespace guard;
 using loopback::Connection;
 using loopback::id_of;
+using loopback::inode_of;
 using loopback::Listener;
 
 namespace
 {
 
 constexpr Details everything = {true, true, true};
-
-std::uint32_t inode_of(int fd)
-{
-	struct stat s;
-	fstat(fd, &s);
-	return static_cast<std::uint32_t>(s.st_ino);
-}
 
 // What PostgreSQL knows of a session: its process, its client and the server's port.
 SessionSocket as_postgresql_knows(int fd, pid_t pid = getpid())

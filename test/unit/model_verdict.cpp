@@ -684,11 +684,7 @@ TEST(Verdict, DeadAfterCountsFromTheFirstRetransmission)
 // Periods of 400 ms, 800 ms, and 600 ms of the third.
 TEST(Verdict, TheTimeOfTheFirstTimeoutShowsHowLateTimersWere)
 {
-	ConnectionSnapshot snapshot = alive_and_idle();
-	snapshot.timer = Timer::retransmit;
-	snapshot.unacked = 1;
-	snapshot.retransmits = snapshot.backoff = 3;
-	snapshot.rto = 1600;
+	ConnectionSnapshot snapshot = retransmitting(3);
 	snapshot.expires = 1000;
 	const DetectionSettings w = detection_settings_of(10, 2, 3, 30000);
 	Span gives_up_in = verdict(snapshot, w, usual).gives_up_in;
@@ -713,10 +709,7 @@ TEST(Verdict, TheTimeOfTheFirstTimeoutShowsHowLateTimersWere)
 // The retransmission timeout is at its cap, after 17 doublings: those of at least 1 ms.
 TEST(Verdict, ACappedTimeoutShowsTheLeastTimeThatDoublingsTook)
 {
-	ConnectionSnapshot snapshot = alive_and_idle();
-	snapshot.timer = Timer::retransmit;
-	snapshot.unacked = 1;
-	snapshot.retransmits = snapshot.backoff = 17;
+	ConnectionSnapshot snapshot = retransmitting(17);
 	snapshot.rto = snapshot.expires = usual.rto_max;
 	snapshot.last_ack_recv = 500000;
 	const Span gives_up_in =
@@ -730,10 +723,7 @@ TEST(Verdict, ACappedTimeoutShowsTheLeastTimeThatDoublingsTook)
 TEST(Verdict, RetransmissionEndsAtTheFirstFiringAfterTheLimit)
 {
 	constexpr KernelLimits limits = {1, 120000};
-	ConnectionSnapshot snapshot = alive_and_idle();
-	snapshot.timer = Timer::retransmit;
-	snapshot.unacked = 1;
-	snapshot.retransmits = snapshot.backoff = 1;
+	ConnectionSnapshot snapshot = retransmitting(1);
 	const auto gives_up_in = [&]
 	{
 		return verdict(snapshot, detection_settings_of(10, 2, 3), limits).gives_up_in;

@@ -1,4 +1,5 @@
-# Which signals a process catches, and processes with a given pid.
+# Which signals a process catches, processes with a given pid, and processes that can open
+# no file.
 package KeepaliveGuard::Signals;
 
 use strict;
@@ -6,7 +7,7 @@ use warnings;
 
 use Exporter 'import';
 
-our @EXPORT_OK = qw(caught_signals fork_with_pid pending_signals session_with_pid);
+our @EXPORT_OK = qw(caught_signals fork_with_pid pending_signals session_with_pid use_up_descriptors);
 
 # The real-time signals that a process catches, as "64" or "63 64".
 sub caught_signals { return _signals($_[0], 'SigCgt') }
@@ -21,6 +22,18 @@ sub _signals
 	my ($mask) = map { /^$which:\s+(\w+)/ } <$status>;
 	my $bits = reverse unpack 'B*', pack 'H*', $mask // '';
 	return join ' ', grep { $_ > 32 && substr($bits, $_ - 1, 1) } 1 .. 64;
+}
+
+# From now on the process can open no descriptor.  Returns code that ends that.
+sub use_up_descriptors
+{
+	my ($pid) = @_;
+	my $limit = `prlimit --nofile --noheadings --output SOFT --pid $pid` =~ s/\s//gr;
+	my %used = map { (m{(\d+)$} => 1) } glob "/proc/$pid/fd/*";
+	my ($free) = grep { !$used{$_} } 0 .. 1000;
+	my $set = sub { system('prlimit', "--nofile=$_[0]:", '--pid', $pid) == 0 or die 'prlimit' };
+	$set->($free);
+	return sub { $set->($limit) };
 }
 
 # The next process gets this pid, if it is free and no other one is faster.
